@@ -1,0 +1,38 @@
+"""Retries for aiohttp.
+
+`@retry_http` makes a coroutine that sends an HTTP request survive what HTTP requests meet: 503s, resets, truncated bodies, rate
+limits. `AsyncHTTPClient` and the helpers (`get`, `post`, `fetch_json`, `fetch_text`, `fetch_bytes`) are decorated already.
+"""
+
+from retrykit.core.classify import TRANSIENT_ERRORS
+from retrykit.core.decorator import retry_http
+from retrykit.core.errors import GiveUpError, ResponseError, TryAgain
+from retrykit.core.events import Attempt, GiveUpEvent, RetryEvent, attempts_of
+from retrykit.core.listeners import log_listener, set_listeners
+from retrykit.core.policy import RetryOptions, RetryPolicy
+from retrykit.core.scope import attempt_number
+from retrykit.http.client import AsyncHTTPClient
+from retrykit.http.fetch import fetch_bytes, fetch_json, fetch_text, get, post
+
+__all__ = [
+    "TRANSIENT_ERRORS",
+    "AsyncHTTPClient",
+    "Attempt",
+    "GiveUpError",
+    "GiveUpEvent",
+    "ResponseError",
+    "RetryEvent",
+    "RetryOptions",
+    "RetryPolicy",
+    "TryAgain",
+    "attempt_number",
+    "attempts_of",
+    "fetch_bytes",
+    "fetch_json",
+    "fetch_text",
+    "get",
+    "log_listener",
+    "post",
+    "retry_http",
+    "set_listeners",
+]

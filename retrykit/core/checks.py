@@ -1,0 +1,163 @@
+"""What an option may be. Each refusal says what was given, why it is wrong, and what to write instead."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Collection, Iterable
+from datetime import timedelta
+from typing import Any
+
+from tenacity.asyncio.retry import async_retry_base
+
+from retrykit.core import classify
+from retrykit.core.classify import Kind
+
+# What other libraries call it.
+_KNOWN_ELSEWHERE = {
+    "attempts": "max_retries",
+    "retries": "max_retries",
+    "max_attempts": "max_retries",
+    "max_tries": "max_retries",
+    "tries": "max_retries",
+    "total": "max_retries",
+    "delay": "base_delay",
+    "backoff": "base_delay",
+    "backoff_factor": "base_delay",
+    "start_timeout": "base_delay",
+    "wait_initial": "base_delay",
+    "wait_max": "max_delay",
+    "max_timeout": "max_delay",
+    "status_forcelist": "statuses",
+    "on": "exceptions",
+    "retry": "retry_if",
+    "before_sleep": "before_retry",
+}
+
+
+def known_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse options that don't exist."""
+    for name in given:
+        if name not in known:
+            close = [_KNOWN_ELSEWHERE[name]] if name in _KNOWN_ELSEWHERE else difflib.get_close_matches(name, known, 1)
+            cure = f"did you mean {close[0]}=?" if close else f"the options are {', '.join(known)}"
+            raise TypeError(f"there is no option {name}=; {cure}")
+
+
+def is_number(value: object) -> bool:
+    """An int or a float, but not a bool, which is an int only by its ancestry."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def attempts(name: str, value: Any) -> int:
+    """A whole number, 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} is no number of attempts; write a whole number such as {name}=3")
+    if value < 1:
+        raise ValueError(
+            f"{name}={value} would never send the request, since it counts attempts, the first included;"
+            f" write {name}=1 for a single attempt without retries"
+        )
+    return value
+
+
+def seconds(name: str, value: Any) -> float:
+    """A finite time, 0 or more."""
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    if not is_number(given):
+        raise TypeError(
+            f"{name}={value!r} is no time; write seconds as a number, such as {name}=2.5, or a datetime.timedelta"
+        )
+    if not math.isfinite(given) or given < 0:
+        raise ValueError(f"{name}={value!r} is no time to wait; write a finite number of seconds, 0 or more")
+    return float(given)
+
+
+def limit(name: str, value: Any) -> float | None:
+    """A finite time above 0, or none."""
+    if value is None:
+        return None
+    given = seconds(name, value)
+    if given == 0:
+        raise ValueError(f"{name}=0 leaves no time for an attempt; write {name}=None for no limit")
+    return given
+
+
+def one_of(allowed: Collection[str], name: str, value: Any) -> Any:
+    """One of some words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown; write one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} is neither True nor False; write one of them, or leave it out")
+    return value
+
+
+def statuses(name: str, value: Any) -> frozenset[int]:
+    """Some HTTP statuses, or none."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        raise TypeError(f"{name}={value!r} is no collection of statuses; write {name}={{429, 503}}")
+    given = frozenset(value)
+    for status in given:
+        if not isinstance(status, int) or isinstance(status, bool) or not 100 <= status <= 599:
+            raise ValueError(
+                f"{name} contains {status!r}, which is no HTTP status; write whole numbers from 100 to 599, such as"
+                f" {name}={{429, 503}}"
+            )
+    return frozenset(map(int, given))
+
+
+def exceptions(name: str, value: Any) -> tuple[type[Exception], ...]:
+    """Some classes of exceptions that may be caught, and after which it makes sense to go on; or none."""
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        raise TypeError(f"{name}={value!r} is no collection of classes; write a tuple such as {name}=(TimeoutError,)")
+    given = tuple(value)
+    for item in given:
+        if not (isinstance(item, type) and issubclass(item, BaseException)):
+            raise TypeError(f"{name} contains {item!r}, which is no exception class; write {name}=(TimeoutError,)")
+        if not issubclass(item, Exception):
+            raise TypeError(
+                f"{name} contains {item.__name__}, which must always come out at once, so that a task can be"
+                " cancelled and a program stopped; write subclasses of Exception only"
+            )
+        if classify.kind_of_class(item) is Kind.PERMANENT:
+            raise ValueError(
+                f"{name} contains {item.__name__}, which is permanent: another attempt would fail in the same way;"
+                " leave it out"
+            )
+    return given
+
+
+def strategy(example: str, name: str, value: Any) -> Any:
+    """A strategy that can be asked without waiting for its answer."""
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"{name}={value!r} is no strategy; write an instance such as {name}={example}, or a callable")
+    if isinstance(value, async_retry_base) or _answers_later(value):
+        raise TypeError(
+            f"{name}={name_of(value)} is asynchronous, and strategies are not: read what has to be judged inside"
+            " the wrapped coroutine, and raise TryAgain there"
+        )
+    return value
+
+
+def hook(name: str, value: Any) -> Any:
+    """A coroutine function, or what may be one."""
+    if not callable(value):
+        raise TypeError(f"{name}={value!r} can't be called; write a coroutine function of one argument, the RetryEvent")
+    if inspect.isfunction(value) and not inspect.iscoroutinefunction(value) and value.__name__ != "<lambda>":
+        raise TypeError(
+            f"{name}={value.__name__} is a plain function, and is awaited; write `async def {value.__name__}`"
+        )
+    return value
+
+
+def name_of(value: object) -> str:
+    """How a function or an object is called in a message."""
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def _answers_later(value: Any) -> bool:
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None))

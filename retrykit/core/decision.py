@@ -1,0 +1,160 @@
+"""decide(): every rule of what follows an attempt, as one pure function.
+
+It does no I/O, reads no clock and draws no random number: all of that is handed in. What failures mean is in the two
+tables of `classify`, how long a wait is in `backoff`.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from aiohttp import ClientResponse, ClientResponseError, hdrs
+
+from retrykit.core import backoff, retry_after
+from retrykit.core.classify import Kind, kind_of_error, kind_of_status
+from retrykit.core.errors import TryAgain
+from retrykit.core.events import Reason, Request
+from retrykit.core.policy import RetryPolicy
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended, and what the user's strategies say of it."""
+
+    result: object = None
+    """What it returned, or"""
+    error: Exception | None = None
+    """what it raised."""
+    wall: float = 0.0
+    """The time of day at which it ended, in seconds since the epoch."""
+    retry_if: bool = False
+    """The answer of the policy's `retry_if`."""
+    wait: float | None = None
+    """The answer of its `wait`, in seconds."""
+
+    @property
+    def source(self) -> ClientResponse | ClientResponseError | None:
+        """What bears a status and headers, if anything does."""
+        if isinstance(self.error, ClientResponseError):
+            return self.error
+        return self.result if isinstance(self.result, ClientResponse) else None
+
+    @property
+    def status(self) -> int | None:
+        """The status, if it has one."""
+        source = self.source
+        return source.status if source is not None else None
+
+    @property
+    def request(self) -> Request | None:
+        """The request, as far as the outcome shows it."""
+        source = self.source
+        if source is None:
+            return None
+        return Request.to(source.request_info.method, source.request_info.real_url)
+
+    @property
+    def asked_delay(self) -> float | None:
+        """The seconds that the server, or a `TryAgain`, asks us to wait."""
+        if isinstance(self.error, TryAgain):
+            return self.error.after
+        source = self.source
+        if source is None or source.headers is None or hdrs.RETRY_AFTER not in source.headers:
+            return None
+        values = source.headers.getall(hdrs.RETRY_AFTER)
+        return retry_after.seconds_to_wait(values, source.headers.get(hdrs.DATE), self.wall)
+
+
+@dataclass(slots=True)
+class Call:
+    """Where a call stands after an attempt. All times are seconds."""
+
+    attempt: int = 1
+    """The number of the attempt that just ended; 1 for the first."""
+    elapsed: float = 0.0
+    """Since the call began."""
+    previous_delay: float = 0.0
+    """The wait before that attempt."""
+    repeatable: bool = True
+    """May the server process the request twice?"""
+    sendable: bool = True
+    """Can the request's body be sent again?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The outcome is the call's: a success, or a failure that no other attempt would mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The outcome is the call's, although it could have been retried."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Another attempt follows."""
+
+    delay: float
+    """After so many seconds."""
+
+
+Decision = Accept | GiveUp | Retry
+ACCEPT = Accept()
+
+
+def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> Decision:
+    """What follows an attempt.
+
+    Args:
+        outcome: How the attempt ended.
+        call: Where its call stands.
+        policy: The rules.
+        draw: A number in [0, 1), drawn at random.
+    """
+    if _ran_out_of_time(outcome, call, policy):
+        return GiveUp("timeout")
+    kind = _kind(outcome, policy)
+    if kind is None or kind is Kind.PERMANENT:
+        return ACCEPT
+    if call.attempt >= policy.max_retries:
+        return GiveUp("attempts")
+    if not call.sendable:
+        return GiveUp("body")
+    if kind is Kind.MAYBE_PROCESSED and not call.repeatable:
+        return GiveUp("not_repeatable")
+    asked = outcome.asked_delay
+    if asked is not None and asked > policy.max_retry_after:
+        return GiveUp("retry_after")
+    delay = _delay(outcome, call, policy, draw, asked)
+    if policy.timeout is not None and call.elapsed + delay >= policy.timeout:
+        return GiveUp("timeout")
+    return Retry(delay)
+
+
+def _ran_out_of_time(outcome: Outcome, call: Call, policy: RetryPolicy) -> bool:
+    """Is this the `TimeoutError` by which the call's own deadline shows?"""
+    return policy.timeout is not None and call.elapsed >= policy.timeout and isinstance(outcome.error, TimeoutError)
+
+
+def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:
+    kind: Kind | None = None
+    if outcome.error is not None:
+        kind = kind_of_error(outcome.error, policy.statuses, policy.exceptions)
+    elif outcome.status in policy.statuses:
+        kind = kind_of_status(outcome.status)
+    if kind is None and outcome.retry_if:
+        return Kind.MAYBE_PROCESSED
+    return kind
+
+
+def _delay(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float, asked: float | None) -> float:
+    if outcome.wait is not None:
+        return max(outcome.wait, asked or 0.0)
+    schedule = (call.attempt, call.previous_delay, policy.base_delay, policy.max_delay)
+    delay = backoff.delay(policy.jitter, *schedule, draw)
+    if asked is None or asked <= delay:
+        return delay
+    # The server's word is a floor. Jitter adds to it, so that not all who were told so come back at that moment.
+    shortest, longest = backoff.span(policy.jitter, *schedule)
+    return asked + draw * max(0.0, min(longest - shortest, policy.max_delay - asked))

@@ -1,0 +1,172 @@
+"""retry_http: what can be decorated, and what comes of it."""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+
+from retrykit.core.loop import Describe, retrying
+from retrykit.core.policy import RetryOptions, RetryPolicy
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Retried(Protocol[P, R_co]):
+    """A coroutine function under a policy, with the signature that it had before."""
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """Its options."""
+        ...
+
+    @property
+    def __name__(self) -> str: ...
+
+    @property
+    def __wrapped__(self) -> Callable[P, Awaitable[R_co]]:
+        """The function that was decorated."""
+        ...
+
+    def retry_with(self, *, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> "Retried[P, R_co]":
+        """The same function under changed options; this one stays as it is.
+
+        Args:
+            policy: Takes the place of the whole policy.
+            **options: Change single options, of that policy or of the present one.
+        """
+        ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> "Retried[P, R_co]": ...
+    @overload
+    def __get__(
+        self: "Retried[Concatenate[Any, Q], R_co]", instance: object, owner: type | None = None
+    ) -> Callable[Q, Coroutine[Any, Any, R_co]]: ...
+
+
+class RetryDecorator(Protocol):
+    """What `retry_http(...)` gives: a decorator."""
+
+    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Retried[P, R]: ...
+
+
+@overload
+def retry_http(fn: Callable[P, Awaitable[R]], /) -> Retried[P, R]: ...
+@overload
+def retry_http(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> RetryDecorator: ...
+def retry_http(
+    fn: Callable[..., Awaitable[Any]] | None = None,
+    /,
+    *,
+    policy: RetryPolicy | None = None,
+    **options: Unpack[RetryOptions],
+) -> Any:
+    """Make a coroutine try again where its HTTP request fails for the moment.
+
+    `@retry_http`, `@retry_http(max_retries=3, base_delay=1.0)` and `@retry_http(policy=policy, max_retries=5)` decorate
+    coroutine functions, methods, and anything else that is called and then awaited (`retry_http()(session.get)`).
+    Each attempt is one run of the whole coroutine.
+
+    A coroutine that returns an `aiohttp.ClientResponse` is judged by its status; one that returns anything else only by
+    what it raises: call `response.raise_for_status()` in it.
+
+    Args:
+        policy: The options as one value. Default: `RetryPolicy()`.
+        **options: Single options, by the names that `RetryPolicy` has for them; they change the policy.
+
+    Returns:
+        The coroutine function, with the same signature, and three attributes: `retry_with(**options)` gives the same
+        function under changed options, `policy` shows them, and `__wrapped__` is the function that was decorated.
+
+    Raises:
+        TypeError: What is decorated can't be awaited, or there is no such option.
+        ValueError: An option has a value that can't work.
+
+    The decorated function raises what its last attempt raised, but for a response that was given up on, which is raised as
+    `GiveUpError` (unless `on_give_up="return"`).
+    """
+    policy = policy_of(policy, options)
+    if fn is None:
+        return functools.partial(decorate, policy=policy)
+    return decorate(fn, policy)
+
+
+def policy_of(policy: RetryPolicy | None, options: RetryOptions) -> RetryPolicy:
+    """The policy, changed by the named options."""
+    if policy is None:
+        return RetryPolicy(**options)
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"policy={policy!r} is no RetryPolicy; write policy=RetryPolicy(max_retries=5)")
+    return policy.replace(**options) if options else policy
+
+
+def decorate(
+    fn: Callable[P, Awaitable[R]], policy: RetryPolicy, name: str | None = None, describe: Describe | None = None
+) -> Retried[P, R]:
+    """`fn` under a policy; `name` and `describe` are as for `retrying`."""
+    if isinstance(fn, staticmethod | classmethod):
+        return cast(Retried[P, R], type(fn)(decorate(fn.__func__, policy, name, describe)))
+    _refuse_unawaitable(fn)
+    name = name or _name_of(fn)
+    one_attempt: Callable[P, Awaitable[R]] = fn if inspect.iscoroutinefunction(fn) else _awaited(fn, name)
+    call = functools.wraps(fn)(retrying(one_attempt, policy, name, describe))
+
+    def retry_with(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> Retried[P, R]:
+        changed = policy_of(policy or retried.policy, options)
+        return decorate(fn, changed, name, describe)
+
+    retried = cast(Retried[P, R], call)
+    vars(call).update(policy=policy, retry_with=retry_with)
+    return retried
+
+
+def _awaited(fn: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A function that may return an awaitable, and is told so where it doesn't."""
+
+    async def attempt(*args: Any, **kwargs: Any) -> Any:
+        result = fn(*args, **kwargs)
+        if not inspect.isawaitable(result):
+            raise TypeError(
+                f"retry_http: {name}() returned {_kind_of(result)}, which can't be awaited. Decorate a coroutine function:"
+                f" write `async def {name.rpartition('.')[2]}`, with `await` before each call of aiohttp"
+            )
+        return await result
+
+    return attempt
+
+
+def _refuse_unawaitable(fn: Any) -> None:
+    name = _name_of(fn)
+    if inspect.iscoroutine(fn):
+        fn.close()
+        raise TypeError(
+            f"retry_http was given the coroutine {name}(...), which runs only once; decorate the function {name}"
+        )
+    if isinstance(fn, type):
+        raise TypeError(f"retry_http can't decorate the class {name}; decorate its methods that are `async def`")
+    if not callable(fn):
+        raise TypeError(
+            f"retry_http was given {fn!r}, which is no coroutine function; options go by name:"
+            " @retry_http(max_retries=3) or @retry_http(policy=policy)"
+        )
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise TypeError(
+            f"retry_http can't decorate the generator {name}, which could break off after values were handed out;"
+            " decorate the `async def` function that makes the request"
+        )
+
+
+def _kind_of(value: object) -> str:
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def _name_of(fn: Any) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__qualname__", type(fn).__qualname__).rpartition("<locals>.")[2]

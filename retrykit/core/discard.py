@@ -1,0 +1,43 @@
+"""Drain or release a response nobody will read, so that its connection serves the next attempt."""
+
+import aiohttp
+
+from retrykit.core import clock
+
+# Enough for any error page that a person wrote, and cheaper to read than a new TLS connection to open.
+MOST_BYTES = 64 * 1024
+# A few round trips: what has not come by then is not worth waiting for.
+MOST_SECONDS = 0.25
+
+
+async def drain(response: aiohttp.ClientResponse, time_left: float | None = None) -> bytes:
+    """Read what is left of a response, at most 64 KiB of it and for at most 0.25 s; then let its connection go.
+
+    The connection goes back to the pool where the body ended within these limits, and is closed where it did not.
+    It is read in chunks, since `response.read()` would unpack 60 kB of gzip to 60 MB.
+
+    Args:
+        response: The response. Afterwards it is closed.
+        time_left: Seconds until the call's deadline, if it has one.
+
+    Returns:
+        What was read.
+    """
+    content = response.content
+    if response.closed and content.at_eof() and not content.total_bytes:
+        return b""  # there was no body, and the connection is free already
+    body = b""
+    try:
+        async with clock.time_limit(MOST_SECONDS if time_left is None else min(MOST_SECONDS, time_left)):
+            if content.at_eof():  # the caller has read it, and aiohttp has kept what was read
+                body = (await response.read())[:MOST_BYTES]
+            while len(body) < MOST_BYTES and (chunk := await content.read(MOST_BYTES - len(body))):
+                body += chunk
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        pass  # the start of a body is enough, and the connection is not
+    finally:
+        if content.at_eof() and content.exception() is None:
+            response.release()
+        else:
+            response.close()
+    return body

@@ -1,0 +1,157 @@
+"""What retrykit raises:
+
+aiohttp.ClientResponseError
+└── ResponseError              a response whose status says that it failed, with its body
+    └── GiveUpError            … one that could have been retried, and was given up on
+
+tenacity.TryAgain
+└── TryAgain                   raised by a wrapped coroutine that wants another attempt
+
+Any other failure comes out as itself, and where the call was given up on, with a note (`note`).
+"""
+
+from typing import Self
+
+import tenacity
+from aiohttp import ClientResponse, ClientResponseError, RequestInfo
+from multidict import CIMultiDictProxy
+
+from retrykit.core.events import Attempt, Reason, in_seconds, origin_of, remember
+
+_NOTE = "_retrykit_note"
+
+
+class ResponseError(ClientResponseError):
+    """A response with a status of 400 or more, and the start of its body.
+
+    It is an `aiohttp.ClientResponseError`: `status`, `message`, `headers`, `history` and `request_info` are there.
+    Its text names status, method, origin and path, never the query, credentials or headers.
+    """
+
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    """The first 64 KiB of the body, or what of it arrived within a quarter of a second."""
+
+    def __init__(
+        self,
+        request_info: RequestInfo,
+        history: tuple[ClientResponse, ...],
+        *,
+        status: int,
+        message: str,
+        headers: CIMultiDictProxy[str],
+        body: bytes,
+    ) -> None:
+        super().__init__(request_info, history, status=status, message=message, headers=headers)
+        self.body = body
+
+    @classmethod
+    def of(cls, response: ClientResponse, body: bytes) -> Self:
+        """The error that this response is."""
+        return cls(
+            response.request_info,
+            response.history,
+            status=response.status,
+            message=response.reason or "",
+            headers=response.headers,
+            body=body,
+        )
+
+    def __str__(self) -> str:
+        url = self.request_info.real_url
+        status = f"{self.status} {self.message}".rstrip()
+        return f"{status}: {self.request_info.method} {origin_of(url) or ''}{url.path}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
+
+class GiveUpError(ResponseError):
+    """A response that could have been retried, and was given up on.
+
+    `reason` says why: `"attempts"`, `"stop"`, `"timeout"`, `"retry_after"`, `"not_repeatable"` or `"body"`.
+    """
+
+    reason: Reason
+    attempts: tuple[Attempt, ...]
+    """All attempts of the call, this one last."""
+    summary: str
+    """How the call went, in one line."""
+
+    @classmethod
+    def after(cls, error: ResponseError, reason: Reason, attempts: tuple[Attempt, ...], summary: str) -> Self:
+        """The end of a call whose last attempt was `error`."""
+        made = cls(
+            error.request_info,
+            error.history,
+            status=error.status,
+            message=error.message,
+            headers=error.headers,
+            body=error.body,
+        )
+        made.reason, made.attempts, made.summary = reason, attempts, summary
+        remember(made, attempts)
+        return made
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({self.summary})"
+
+
+class TryAgain(tenacity.TryAgain):
+    """Raise this in a wrapped coroutine to ask for another attempt, say on a 200 that has an error in its body.
+
+    Args:
+        *args: As for any exception.
+        after: Seconds to wait at least, as a Retry-After of the server's would say it: a floor under the delay,
+            and the end of the call where it is longer than `max_retry_after`. Default: no floor.
+
+    When there are no attempts left, what it was raised from (`raise TryAgain from error`, or inside an `except`)
+    comes out in its place.
+    """
+
+    def __init__(self, *args: object, after: float | None = None) -> None:
+        super().__init__(*args)
+        self.after = after
+
+
+def asked_for_by(error: Exception) -> Exception:
+    """The error that a `TryAgain` stands for when it has to come out: what it was raised from, else itself."""
+    if not isinstance(error, tenacity.TryAgain):
+        return error
+    origin = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return origin if isinstance(origin, Exception) else error
+
+
+def note(error: Exception, text: str) -> None:
+    """Add a note (PEP 678) to an exception, in the place of the one that an earlier call may have left there."""
+    notes = [line for line in getattr(error, "__notes__", ()) if line != vars(error).get(_NOTE)]
+    error.__notes__ = [*notes, text]
+    vars(error)[_NOTE] = text
+
+
+_BECAUSE: dict[Reason, str] = {
+    "attempts": "",
+    "stop": "; the policy's stop= ended it",
+    "timeout": "; timeout={timeout} leaves no room for another",
+    "retry_after": "; the server asks for a longer wait than max_retry_after={max_retry_after}",
+    "not_repeatable": "; the request may have been processed, and is not known to be safe to repeat: if it is, say so with"
+    " idempotent=True, or send an Idempotency-Key header",
+    "body": "; a body of type {body} can't be sent again: pass bytes or str, or json=",
+}
+
+
+def summary(
+    attempts: tuple[Attempt, ...],
+    reason: Reason | None,
+    *,
+    body: str | None,
+    timeout: float | None,
+    max_retry_after: float,
+) -> str:
+    """How a call went, in one line; with no reason, it ended with a failure that is not retried."""
+    count = "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
+    outcomes = ", ".join(map(str, attempts))
+    if reason is None:
+        return f"failed for good after {count} in {attempts[-1].elapsed:.1f} s: {outcomes}"
+    limits = {"timeout": in_seconds(timeout or 0.0), "max_retry_after": in_seconds(max_retry_after), "body": body}
+    return f"gave up after {count} in {attempts[-1].elapsed:.1f} s: {outcomes}{_BECAUSE[reason].format(**limits)}"

@@ -1,0 +1,122 @@
+"""Frozen records: what is known of a request, of an attempt, and what listeners receive."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from yarl import URL
+
+Reason = Literal["attempts", "stop", "timeout", "retry_after", "not_repeatable", "body"]
+"""Why a call was given up on:
+
+`attempts`        `max_retries` attempts were made
+`stop`            the policy's `stop=` strategy said so
+`timeout`         the next attempt would not have begun within the call's `timeout`, or it ran out
+`retry_after`     the server asked for a longer wait than `max_retry_after`
+`not_repeatable`  the request may have been processed, and nothing says that it may be processed twice
+`body`            the request's body can't be sent again
+"""
+
+
+class Request(NamedTuple):
+    """What is known of a call's request, without anything secret: no query, credentials, headers or body."""
+
+    method: str | None = None
+    origin: str | None = None
+    path: str | None = None
+    repeatable: bool = True
+    """May the server process it twice?"""
+    unsendable_body: str | None = None
+    """The type of its body, where that can't be sent a second time."""
+
+    @classmethod
+    def to(cls, method: str, url: URL) -> "Request":
+        """The request that goes by `method` to `url`."""
+        return cls(method, origin_of(url), url.path)
+
+
+def origin_of(url: URL) -> str | None:
+    """Scheme, host and port of a URL; `None` where it has none."""
+    return str(url.origin()) if url.absolute and url.host else None
+
+
+def in_seconds(time: float) -> str:
+    """A time as it is shown: `1 s`, `0.25 s`."""
+    return f"{round(time, 3):g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a call, as it ended."""
+
+    number: int
+    """1 for the first."""
+    status: int | None
+    """Of the response, or of the `ClientResponseError` that was raised."""
+    exception: type[Exception] | None
+    """The class of what was raised."""
+    elapsed: float
+    """Seconds from the start of the call to the end of this attempt. A call that no option limits in time starts
+    its clock when its first attempt has failed: to read it earlier would cost every call that succeeds."""
+    delay: float | None
+    """Seconds of the wait that followed; `None` after the last attempt."""
+
+    def __str__(self) -> str:
+        """The status, or else the name of the exception."""
+        if self.status is not None:
+            return str(self.status)
+        return self.exception.__name__ if self.exception else "a value that retry_if refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAttempt:
+    """What listeners are told of an attempt that failed: the base of `RetryEvent` and `GiveUpEvent`."""
+
+    call: str
+    """The name of the decorated coroutine."""
+    method: str | None
+    """Of the request, as far as it is known; so also `origin` (scheme, host and port) and `path` (without query)."""
+    origin: str | None
+    path: str | None
+    attempt: int
+    """1 for the first."""
+    max_retries: int
+    """Attempts in total that the policy allows."""
+    status: int | None
+    exception: type[Exception] | None
+    elapsed: float
+    """As `Attempt.elapsed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryEvent(FailedAttempt):
+    """An attempt failed, and another one follows after `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUpEvent(FailedAttempt):
+    """An attempt failed, and although it could have been retried, none follows."""
+
+    reason: Reason
+
+
+Event = RetryEvent | GiveUpEvent
+
+_ATTEMPTS = "_retrykit_attempts"
+
+
+def attempts_of(outcome: object) -> tuple[Attempt, ...]:
+    """The attempts of the call that raised this exception or returned this response.
+
+    Empty where its first attempt was the only one and was not given up on, and for anything that no call of
+    retrykit raised or returned.
+    """
+    attempts: tuple[Attempt, ...] = getattr(outcome, "__dict__", {}).get(_ATTEMPTS, ())
+    return attempts
+
+
+def remember(outcome: object, attempts: tuple[Attempt, ...]) -> None:
+    """Let `attempts_of(outcome)` be these, where the object has room for them."""
+    if hasattr(outcome, "__dict__"):
+        outcome.__dict__[_ATTEMPTS] = attempts

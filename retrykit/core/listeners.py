@@ -1,0 +1,75 @@
+"""Who is told of retries and give-ups: the application's listeners, and by default the log."""
+
+import logging
+from collections.abc import Callable
+
+from retrykit.core.events import Event, FailedAttempt, RetryEvent, in_seconds
+
+Listener = Callable[[Event], object]
+
+logger = logging.getLogger("retrykit")
+logger.addHandler(logging.NullHandler())
+
+
+def log_listener(event: Event) -> None:
+    """Log on the logger `retrykit`: a retry at INFO, a give-up at WARNING, each on one line.
+
+    The fields of the event are attributes of the log record (`extra`), under their own names.
+    """
+    level = logging.INFO if isinstance(event, RetryEvent) else logging.WARNING
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", describe(event), extra=_fields(event))
+
+
+def describe(event: Event) -> str:
+    """The event as one short line."""
+    where = f" {event.method} {event.origin or ''}{event.path or ''}" if event.method else ""
+    outcome = event.status or (event.exception.__name__ if event.exception else "refused by retry_if")
+    line = f"{event.call}:{where} attempt {event.attempt} of {event.max_retries}: {outcome}"
+    if isinstance(event, RetryEvent):
+        return f"{line}, next in {in_seconds(event.delay)}"
+    return f"{line}, gave up ({event.reason})"
+
+
+def _fields(event: Event) -> dict[str, object]:
+    shared = {name: getattr(event, name) for name in FailedAttempt.__slots__}
+    shared["exception"] = event.exception.__name__ if event.exception else None
+    if isinstance(event, RetryEvent):
+        return {**shared, "delay": event.delay}
+    return {**shared, "reason": event.reason}
+
+
+_listeners: tuple[Listener, ...] = (log_listener,)
+
+
+def set_listeners(*listeners: Listener) -> None:
+    """Choose who is told of every retry and give-up in this process, in the place of those who were told before.
+
+    A listener is called with one frozen record, a `RetryEvent` or a `GiveUpEvent`, in the task of the call and before the
+    wait; it should be quick. One that raises never changes a call: the error is logged. The default is
+    `set_listeners(log_listener)`; `set_listeners()` tells nobody.
+
+    This belongs to the application; a library that uses retrykit leaves it alone.
+
+    Raises:
+        TypeError: A listener can't be called.
+    """
+    for listener in listeners:
+        if not callable(listener):
+            raise TypeError(f"{listener!r} can't be called; a listener is a function of one argument, the event")
+    global _listeners
+    _listeners = listeners
+
+
+def get_listeners() -> tuple[Listener, ...]:
+    """Who is told at present."""
+    return _listeners
+
+
+def tell(event: Event) -> None:
+    """Hand the event to every listener."""
+    for listener in _listeners:
+        try:
+            listener(event)
+        except Exception:
+            logger.exception("the listener %r failed, and was passed over", listener)

@@ -1,0 +1,238 @@
+"""RetryPolicy: every option, its default, and the reason for it."""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
+
+from tenacity import RetryCallState
+from tenacity.retry import retry_base
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from retrykit.core import backoff, checks
+from retrykit.core.backoff import JITTERS, Jitter
+from retrykit.core.classify import TRANSIENT_ERRORS
+from retrykit.core.events import RetryEvent, in_seconds
+
+Seconds = float | timedelta
+OnGiveUp = Literal["raise", "return"]
+BeforeRetry = Callable[[RetryEvent], Awaitable[object]]
+RetryIf = retry_base | Callable[[Any], bool]
+Wait = wait_base | Callable[[RetryCallState], float]
+Stop = stop_base | Callable[[RetryCallState], bool]
+
+
+class FurtherOptions(TypedDict, total=False):
+    """The options of a `RetryPolicy` but for those that `AsyncHTTPClient` has as arguments of its own."""
+
+    max_delay: Seconds
+    jitter: Jitter
+    wait: Wait | None
+    stop: Stop | None
+    statuses: Iterable[int]
+    exceptions: Iterable[type[Exception]]
+    retry_if: RetryIf | None
+    max_retry_after: Seconds
+    attempt_timeout: Seconds | None
+    before_retry: BeforeRetry | None
+    on_give_up: OnGiveUp | None
+    idempotent: bool | None
+
+
+class UntimedOptions(FurtherOptions, total=False):
+    """The options of a `RetryPolicy` but for `timeout`, which a request has a wider notion of."""
+
+    max_retries: int
+    base_delay: Seconds
+
+
+class RetryOptions(UntimedOptions, total=False):
+    """The options of a `RetryPolicy`, as keyword arguments."""
+
+    timeout: Seconds | None
+
+
+@dataclass(frozen=True, init=False, eq=True)
+class RetryPolicy:
+    """When to try again, how long to wait before, and when to stop: one frozen value, checked when it is made.
+
+    All times are seconds; a `timedelta` is accepted wherever one is given. `policy.replace(max_retries=5)` is the
+    same policy but for what is named. `str(policy)` says it in a few words.
+
+    Raises:
+        ValueError: An option has a value that can't work, or two options contradict one another.
+        TypeError: An option has a value of the wrong kind, or there is no such option.
+    """
+
+    max_retries: int = 3
+    """Attempts in total, the first included: 3 sends at most three requests, and 1 never retries.
+    Three get past a restarting server or a broken connection; many more make an outage worse."""
+
+    base_delay: float = 1.0
+    """The first delay; each later one is twice as long: 1, 2, 4 … seconds. A second is about what a server needs
+    to be back from a restart, and longer than most queues take to drain."""
+
+    max_delay: float = 60.0
+    """The longest single delay, jitter included: longer, and a person would have given up."""
+
+    jitter: Jitter = "none"
+    """The randomness of the delays, so that many clients don't come back at the same moment: `"full"` (from 0 to the
+    delay), `"equal"` (from half of it to all of it) or `"decorrelated"` (from `base_delay` to three times the
+    previous delay). `"none"` is the default because a schedule that can be foretold is easier to test and to read."""
+
+    wait: Wait | None = None
+    """A tenacity `wait_*` strategy, or a callable of a `RetryCallState`, in the place of `base_delay`, `max_delay` and
+    `jitter`."""
+
+    stop: Stop | None = None
+    """A tenacity `stop_*` strategy, or a callable of a `RetryCallState`. It can only stop earlier than `max_retries`."""
+
+    statuses: frozenset[int] = frozenset({408, 425, 429, 502, 503, 504})
+    """The response statuses that are retried: those by which a server or gateway says "not now". Never 500 or 501 unless
+    named, which say "not at all". An empty set means none."""
+
+    exceptions: tuple[type[Exception], ...] = TRANSIENT_ERRORS
+    """The exceptions that are retried. It replaces the default: `TRANSIENT_ERRORS + (MyError,)` adds to it."""
+
+    retry_if: RetryIf | None = None
+    """A further reason to retry: a callable of the outcome (the response, value or exception), or a tenacity `retry_*`
+    strategy. It adds to `statuses` and `exceptions`, and never overrides what is permanent."""
+
+    max_retry_after: float = 60.0
+    """A Retry-After that is longer ends the call at once: we neither sleep for hours nor come back too early."""
+
+    timeout: float | None = None
+    """Bounds the whole call: attempts, waits, and what runs between them. When it has passed, `TimeoutError` is
+    raised; a wait that would end after it is not begun, and the outcome at hand comes out at once. Default: none."""
+
+    attempt_timeout: float | None = None
+    """Bounds each attempt; one that takes longer is cancelled, and counts as a `TimeoutError`. Default: none."""
+
+    before_retry: BeforeRetry | None = None
+    """A coroutine function that is awaited before each further attempt, with the `RetryEvent` of the attempt that
+    failed; say, to refresh a token after a 401 named in `statuses`. What it raises ends the call."""
+
+    on_give_up: OnGiveUp | None = None
+    """`"raise"`: a response that was given up on is raised as `GiveUpError`. `"return"`: it is returned, open and unread.
+    Default: `"return"` in `AsyncHTTPClient.request`, which stands where aiohttp itself would hand over a response,
+    and `"raise"` everywhere else."""
+
+    idempotent: bool | None = None
+    """May the server process the request twice? Default: for a decorated coroutine yes, that is what decorating it says;
+    for a request whose method can be seen (client and helpers) only where RFC 9110 §9.2.2 says so, or where it carries an
+    `Idempotency-Key`. A request that may not be repeated is still sent again when it was never taken up."""
+
+    def __init__(self, **options: Unpack[RetryOptions]) -> None:
+        checks.known_names(options, _CHECKS)
+        for name, check in _CHECKS.items():
+            default = getattr(RetryPolicy, name)
+            value = options.get(name, default)
+            object.__setattr__(self, name, value if value is default else check(name, value))
+        _refuse_contradictions(self, options)
+
+    def replace(self, **options: Unpack[RetryOptions]) -> Self:
+        """The same policy but for the named options.
+
+        What would contradict a named option gives way to it: a `wait` takes the place of `base_delay`, `max_delay` and
+        `jitter`, one of those that of a `wait`, and a `timeout` that of a longer `attempt_timeout`.
+        """
+        named = type(self)(**options)
+        kept = {name: value for name, value in self._named().items() if not _gives_way(name, value, named, options)}
+        return type(self)(**{**kept, **options})
+
+    def _named(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value is not default and value != default}
+
+    @property
+    def strategies(self) -> bool:
+        """Does the policy have strategies of the user's own?"""
+        return not (self.wait is None and self.stop is None and self.retry_if is None)
+
+    @property
+    def measures_time(self) -> bool:
+        """Is a call's time measured from its start? Where nothing asks for that, it isn't: it costs every success."""
+        return self.strategies or self.timeout is not None or self.attempt_timeout is not None
+
+    def __str__(self) -> str:
+        """In a few words, such as `3 attempts, waits 1 s + 2 s`."""
+        parts = [self._attempts(), self._waits()]
+        if self.timeout is not None:
+            parts.append(f"timeout {in_seconds(self.timeout)}")
+        if self.attempt_timeout is not None:
+            parts.append(f"{in_seconds(self.attempt_timeout)} per attempt")
+        return ", ".join(parts)
+
+    def _attempts(self) -> str:
+        return "1 attempt" if self.max_retries == 1 else f"{self.max_retries} attempts"
+
+    def _waits(self) -> str:
+        if self.max_retries == 1:
+            return "no retries"
+        if self.wait is not None:
+            return f"waits as {checks.name_of(self.wait)} says"
+        count = self.max_retries - 1
+        waits = [self._span(attempt) for attempt in range(1, min(count, 4) + 1)]
+        if count > 5:
+            waits.append("…")
+        if count > 4:
+            waits.append(self._span(count))
+        return "waits " + " + ".join(waits)
+
+    def _span(self, attempt: int) -> str:
+        # The longest possible previous delay, so that the whole span of a decorrelated wait is shown.
+        longest_before = self.base_delay * 3.0 ** min(attempt - 1, 600) if attempt > 1 else 0.0
+        low, high = backoff.span(self.jitter, attempt, longest_before, self.base_delay, self.max_delay)
+        return in_seconds(high) if low == high else f"{low:g}–{in_seconds(high)}"
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "max_retries": checks.attempts,
+    "base_delay": checks.seconds,
+    "max_delay": checks.seconds,
+    "jitter": partial(checks.one_of, JITTERS),
+    "wait": partial(checks.strategy, "tenacity.wait_fixed(2)"),
+    "stop": partial(checks.strategy, "tenacity.stop_after_delay(30)"),
+    "statuses": checks.statuses,
+    "exceptions": checks.exceptions,
+    "retry_if": partial(checks.strategy, "tenacity.retry_if_result(is_pending)"),
+    "max_retry_after": checks.seconds,
+    "timeout": checks.limit,
+    "attempt_timeout": checks.limit,
+    "before_retry": checks.hook,
+    "on_give_up": partial(checks.one_of, get_args(OnGiveUp)),
+    "idempotent": checks.flag,
+}
+
+_SCHEDULE = ("base_delay", "max_delay", "jitter")
+
+
+def _refuse_contradictions(policy: RetryPolicy, given: Collection[str]) -> None:
+    scheduled = [name for name in _SCHEDULE if name in given]
+    if policy.wait is not None and scheduled:
+        raise ValueError(
+            f"wait= and {scheduled[0]}= contradict one another, since wait= is the whole schedule; leave one out"
+            " (tenacity's strategies add up: wait_exponential(max=60) + wait_random(0, 1))"
+        )
+    if policy.base_delay > policy.max_delay and len(scheduled) > 1:
+        raise ValueError(
+            f"base_delay={policy.base_delay:g} is longer than max_delay={policy.max_delay:g}, so that no delay could"
+            " grow; write a base_delay of at most max_delay"
+        )
+    if policy.timeout is not None and policy.attempt_timeout is not None and policy.attempt_timeout > policy.timeout:
+        raise ValueError(
+            f"attempt_timeout={policy.attempt_timeout:g} is longer than timeout={policy.timeout:g}, which bounds the"
+            " whole call; write a shorter attempt_timeout, or leave it out"
+        )
+
+
+def _gives_way(name: str, value: Any, new: RetryPolicy, given: Collection[str]) -> bool:
+    """Does an option lose its place to one that is newly given?"""
+    if name == "wait":
+        return any(option in given for option in _SCHEDULE)
+    if name == "attempt_timeout":
+        return new.timeout is not None and value > new.timeout
+    return name in _SCHEDULE and new.wait is not None

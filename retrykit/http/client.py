@@ -1,0 +1,298 @@
+"""AsyncHTTPClient: a base URL, a session, and verbs that are retried."""
+
+import re
+from collections.abc import Coroutine, Generator
+from enum import Enum
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
+
+from aiohttp import ClientResponse, ClientSession, ClientTimeout
+from aiohttp.typedefs import StrOrURL
+from yarl import URL
+
+from retrykit.core.decorator import Retried, decorate, policy_of
+from retrykit.core.events import Request
+from retrykit.core.policy import FurtherOptions, RetryPolicy, Seconds
+from retrykit.http.send import (
+    CallOptions,
+    Read,
+    VerbOptions,
+    describe,
+    fetch,
+    for_call,
+    read_bytes,
+    read_json,
+    read_text,
+    send,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# A person still waits for that long, and three attempts with the default waits fit in.
+DEFAULT_TIMEOUT = 30.0
+
+
+class _Unset(Enum):
+    """Not given: the policy's, or else its default."""
+
+    UNSET = "the policy's"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+UNSET = _Unset.UNSET
+
+
+class AsyncHTTPClient:
+    """Requests to one service, under one policy.
+
+        async with AsyncHTTPClient("https://api.example.com") as client:
+            user = await client.get("/users/123")
+
+    A verb gives the parsed JSON body, and `None` where the body is empty; `get_text` and `get_bytes` give it as it is. A
+    status of 400 or more raises `ResponseError`, and where it was given up on, its subclass `GiveUpError`. Each takes
+    aiohttp's request options by keyword (`params`, `headers`, …), and the options of a `RetryPolicy` for this one call.
+
+    Args:
+        base_url: Scheme, host, and maybe a path that all paths are under (`https://api.example.com/v1`).
+        max_retries: Attempts in total, the first included. Default: 3.
+        base_delay: Seconds before the second attempt; each later wait is twice as long. Default: 1.
+        timeout: Seconds that bound a whole call: attempts, waits and reading the body; `None` for no bound. Of an
+            `aiohttp.ClientTimeout`, `total` does so, and its other fields bound each attempt. Default: 30.
+        session: A session to use. It is never closed here. Default: one is made on first use, and closed by `close()`, or
+            at the end of `async with`.
+        policy: All options as one value.
+        **options: Further options of a `RetryPolicy`, by name.
+
+    Raises:
+        ValueError: `base_url` is no absolute URL of http or https, or an option has a value that can't work.
+        TypeError: There is no such option.
+
+    A client belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        base_url: StrOrURL,
+        max_retries: int | _Unset = UNSET,
+        base_delay: Seconds | _Unset = UNSET,
+        timeout: Seconds | ClientTimeout | None | _Unset = UNSET,
+        *,
+        session: ClientSession | None = None,
+        policy: RetryPolicy | None = None,
+        **options: Unpack[FurtherOptions],
+    ) -> None:
+        self._base_url = _checked(base_url)
+        self._per_attempt = timeout if isinstance(timeout, ClientTimeout) else None
+        named: dict[str, Any] = {
+            "max_retries": max_retries,
+            "base_delay": base_delay,
+            "timeout": timeout.total or None if isinstance(timeout, ClientTimeout) else timeout,
+        }
+        if timeout is UNSET and (policy is None or policy.timeout is None):
+            named["timeout"] = DEFAULT_TIMEOUT
+        given = {name: value for name, value in named.items() if value is not UNSET}
+        self._policy = policy_of(policy, {**given, **options})  # type: ignore[typeddict-item]
+        self._session = session
+        self._owns_session = session is None
+        name = type(self).__name__
+        self._fetch = decorate(fetch, self._policy, name, _describe)
+        self._send = decorate(
+            send, self._policy.replace(on_give_up=self._policy.on_give_up or "return"), name, _describe
+        )
+
+    @property
+    def base_url(self) -> URL:
+        """What all paths are under."""
+        return self._base_url
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The options of every call."""
+        return self._policy
+
+    @property
+    def timeout(self) -> ClientTimeout:
+        """The bounds of a call: `total` is for all of it, the other fields are for each attempt."""
+        fields = self._per_attempt or ClientTimeout()
+        return ClientTimeout(
+            total=self._policy.timeout,
+            connect=fields.connect,
+            sock_connect=fields.sock_connect,
+            sock_read=fields.sock_read,
+        )
+
+    @property
+    def session(self) -> ClientSession | None:
+        """The session: the one that was handed in, or the client's own; `None` before that is first used."""
+        return self._session
+
+    async def get(self, path: StrOrURL, **options: Unpack[CallOptions]) -> Any:
+        """GET; the parsed JSON body."""
+        return await self._call("GET", path, read_json, options)
+
+    async def get_text(self, path: StrOrURL, **options: Unpack[CallOptions]) -> str:
+        """GET; the body as text."""
+        return await self._call("GET", path, read_text, options)
+
+    async def get_bytes(self, path: StrOrURL, **options: Unpack[CallOptions]) -> bytes:
+        """GET; the body as it is."""
+        return await self._call("GET", path, read_bytes, options)
+
+    async def post(self, path: StrOrURL, data: Any = None, **options: Unpack[VerbOptions]) -> Any:
+        """POST; the parsed JSON body of the answer.
+
+        Args:
+            path: Below the base URL.
+            data: The body to send. A dict or list goes as JSON; bytes, str, an `aiohttp.FormData` or a file as it is.
+            **options: aiohttp's options of a request, and those of a `RetryPolicy`.
+
+        A POST is not idempotent: it is sent again where it was not taken up (no connection, or a status of 408, 425, 429 or
+        503), and elsewhere only with `idempotent=True` or an `Idempotency-Key` header. The same goes for PATCH.
+        """
+        return await self._call("POST", path, read_json, {**options, "data": data})
+
+    async def put(self, path: StrOrURL, data: Any = None, **options: Unpack[VerbOptions]) -> Any:
+        """PUT; the parsed JSON body of the answer. `data` as for `post`."""
+        return await self._call("PUT", path, read_json, {**options, "data": data})
+
+    async def patch(self, path: StrOrURL, data: Any = None, **options: Unpack[VerbOptions]) -> Any:
+        """PATCH; the parsed JSON body of the answer. `data` as for `post`, and so is what is said there of repeating."""
+        return await self._call("PATCH", path, read_json, {**options, "data": data})
+
+    async def delete(self, path: StrOrURL, **options: Unpack[CallOptions]) -> Any:
+        """DELETE; the parsed JSON body of the answer."""
+        return await self._call("DELETE", path, read_json, options)
+
+    async def head(self, path: StrOrURL, **options: Unpack[CallOptions]) -> None:
+        """HEAD; raises where the status is 400 or more. For the headers, use `request("HEAD", path)`."""
+        await self._call("HEAD", path, read_bytes, options)
+
+    async def options(self, path: StrOrURL, **options: Unpack[CallOptions]) -> Any:
+        """OPTIONS; the parsed JSON body of the answer."""
+        return await self._call("OPTIONS", path, read_json, options)
+
+    def request(self, method: str, path: StrOrURL, **options: Unpack[CallOptions]) -> "ResponseContext":
+        """Any method; the response, whatever its status, as aiohttp would hand it over.
+
+            async with client.request("GET", "/big") as response:
+                ...
+
+        or `response = await client.request(...)`. It is retried like the verbs; when it is given up on, the last response
+        is handed over, unless `on_give_up="raise"`.
+        """
+        send, request = self._for_call(self._send, options)
+        return ResponseContext(send(self._opened(), method, _join(self._base_url, path), request))
+
+    async def close(self) -> None:
+        """Close the client's own session. One that was handed in stays open."""
+        if self._session is not None and self._owns_session:
+            await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        if self._owns_session and self._session is not None and self._session.closed:
+            self._session = None
+        self._opened()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._base_url.with_user(None)}: {self._policy}>"
+
+    async def _call(self, method: str, path: StrOrURL, read: Read[R], options: Any) -> R:
+        fetch, request = self._for_call(self._fetch, options)
+        result: R = await fetch(self._opened(), method, _join(self._base_url, path), request, read)
+        return result
+
+    def _for_call(self, fetch: Retried[P, R], options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
+        fetch, request = for_call(fetch, options)
+        if self._per_attempt is not None:
+            request.setdefault("timeout", self._per_attempt)
+        data = request.get("data")
+        if isinstance(data, dict | list):
+            if request.get("json") is not None:
+                raise ValueError(
+                    "data= and json= were both given, and a dict or list in data= is sent as JSON; leave one out"
+                )
+            request["json"] = request.pop("data")
+        return fetch, request
+
+    def _opened(self) -> ClientSession:
+        if self._session is None:
+            self._session = ClientSession(timeout=self.timeout)
+        return self._session
+
+
+class ResponseContext:
+    """A request that is sent when it is awaited, or entered with `async with`, which also releases its response."""
+
+    def __init__(self, response: Coroutine[Any, Any, ClientResponse]) -> None:
+        self._coroutine = response
+
+    def __await__(self) -> Generator[Any, Any, ClientResponse]:
+        return self._coroutine.__await__()
+
+    async def __aenter__(self) -> ClientResponse:
+        self._response = await self._coroutine
+        return await self._response.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._response.__aexit__(kind, error, traceback)
+
+
+def _describe(_: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *read: object) -> Request:
+    return describe(method, url, request)
+
+
+def _checked(base_url: StrOrURL) -> URL:
+    try:
+        url = URL(base_url)
+    except (ValueError, TypeError):
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(
+            f"base_url={str(base_url)!r} names no server; write it whole, such as 'https://api.example.com/v1'"
+        )
+    if url.query_string or url.fragment:
+        raise ValueError(f"base_url={str(base_url)!r} has a query or fragment, which no path can follow; leave it out")
+    return url
+
+
+def _join(base: URL, path: StrOrURL) -> URL:
+    """The address of a path below the base. Nothing in a path can lead to another server, or change the credentials."""
+    text = str(path)
+    if _ABSOLUTE.match(text):
+        url = URL(text)
+        if url.origin() != base.origin():
+            raise ValueError(
+                f"{_shown(text)} is on another server than {base.origin()}; use a client of its own for that"
+            )
+        return url
+    if text.startswith(("//", "@", ":", "\\", "/\\")):
+        raise ValueError(
+            f"{_shown(text)} could be read as the name of a server; write the path from its slash on: '/users/1'"
+        )
+    joined = (
+        URL(str(base.with_path("/")).rstrip("/") + base.raw_path.rstrip("/") + "/" + text.removeprefix("/"))
+        if text
+        else base
+    )
+    if joined.origin() != base.origin() or (joined.user, joined.password) != (base.user, base.password):
+        raise ValueError(
+            f"{_shown(text)} leads to another server than {base.origin()}; write the path from its slash on"
+        )
+    return joined
+
+
+_ABSOLUTE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def _shown(path: str) -> str:
+    """A path as it may be shown: without its query."""
+    return repr(path.partition("?")[0])

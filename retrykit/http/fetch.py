@@ -1,0 +1,113 @@
+"""Helpers that are retried already: `get` and `post` give a response, `fetch_json`, `fetch_text` and `fetch_bytes` its body."""
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, Unpack, cast
+
+from aiohttp import ClientResponse, ClientSession
+from aiohttp.typedefs import StrOrURL
+
+from retrykit.core.decorator import Retried, decorate
+from retrykit.core.events import Request
+from retrykit.core.loop import Describe
+from retrykit.core.policy import RetryOptions, RetryPolicy
+from retrykit.http import send
+from retrykit.http.send import CallOptions, Read
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _helper(describe: Describe) -> Callable[[Callable[P, Awaitable[R]]], Retried[P, R]]:
+    """Decorate a helper with the default policy."""
+
+    def decorator(fn: Callable[P, Awaitable[R]]) -> Retried[P, R]:
+        return _taking_options(decorate(fn, RetryPolicy(), describe=describe))
+
+    return decorator
+
+
+def _taking_options(retried: Retried[P, R]) -> Retried[P, R]:
+    """Let the options of a policy be given with a call, too: `fetch_json(url, max_retries=5)`."""
+
+    @functools.wraps(cast(Callable[P, Awaitable[R]], retried))
+    async def call(*args: Any, **options: Any) -> R:
+        chosen, request = send.for_call(retried, options)
+        return await cast(Callable[..., Awaitable[R]], chosen)(*args, **request)
+
+    def retry_with(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> Retried[P, R]:
+        return _taking_options(retried.retry_with(policy=policy, **options))
+
+    vars(call).update(retry_with=retry_with, __wrapped__=retried.__wrapped__)
+    return cast(Retried[P, R], call)
+
+
+def _describe_get(session: ClientSession, url: StrOrURL, **request: Any) -> Request:
+    return send.describe("GET", url, request)
+
+
+def _describe_post(session: ClientSession, url: StrOrURL, **request: Any) -> Request:
+    return send.describe("POST", url, request)
+
+
+def _describe_fetch(url: StrOrURL, *, session: ClientSession | None = None, **request: Any) -> Request:
+    return send.describe("GET", url, request)
+
+
+@_helper(_describe_get)
+async def get(session: ClientSession, url: StrOrURL, **options: Unpack[CallOptions]) -> ClientResponse:
+    """GET; the response, open and unread, whatever its status but for those that are retried.
+
+    Args:
+        session: Sends the request.
+        url: Where to.
+        **options: aiohttp's options of a request, and those of a `RetryPolicy`.
+
+    Raises:
+        GiveUpError: The last response had a status that is retried.
+    """
+    return await send.send(session, "GET", url, cast(dict[str, Any], options))
+
+
+@_helper(_describe_post)
+async def post(session: ClientSession, url: StrOrURL, **options: Unpack[CallOptions]) -> ClientResponse:
+    """POST; otherwise as `get`.
+
+    A POST is not idempotent: it is sent again where it was not taken up (no connection, or a status of 408, 425, 429 or
+    503), and elsewhere only with `idempotent=True` or an `Idempotency-Key` header.
+    """
+    return await send.send(session, "POST", url, cast(dict[str, Any], options))
+
+
+@_helper(_describe_fetch)
+async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> Any:
+    """GET; the parsed JSON body, `None` where it is empty. The body is read inside the retried call.
+
+    Args:
+        url: Where to.
+        session: Sends the request. Default: one is made for each attempt; for more than a few requests, hand one in.
+        **options: aiohttp's options of a request, and those of a `RetryPolicy`.
+
+    Raises:
+        ResponseError: The status was 400 or more; `GiveUpError` where it is one that is retried.
+    """
+    return await _fetch(url, session, cast(dict[str, Any], options), send.read_json)
+
+
+@_helper(_describe_fetch)
+async def fetch_text(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> str:
+    """GET; the body as text, by the charset that the response names, else UTF-8. Otherwise as `fetch_json`."""
+    return await _fetch(url, session, cast(dict[str, Any], options), send.read_text)
+
+
+@_helper(_describe_fetch)
+async def fetch_bytes(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> bytes:
+    """GET; the body as it is. Otherwise as `fetch_json`."""
+    return await _fetch(url, session, cast(dict[str, Any], options), send.read_bytes)
+
+
+async def _fetch(url: StrOrURL, session: ClientSession | None, request: dict[str, Any], read: Read[R]) -> R:
+    if session is not None:
+        return await send.fetch(session, "GET", url, request, read)
+    async with ClientSession() as own:
+        return await send.fetch(own, "GET", url, request, read)

@@ -1,0 +1,169 @@
+"""One attempt, one request: what may be sent again, how it is sent, and how the answer is read."""
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ssl import SSLContext
+from typing import Any, ParamSpec, TypeVar
+
+from aiohttp import (
+    BasicAuth,
+    ClientMiddlewareType,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ContentTypeError,
+    Fingerprint,
+)
+from aiohttp.typedefs import LooseCookies, LooseHeaders, Query, StrOrURL
+from multidict import CIMultiDict
+from yarl import URL
+
+from retrykit.core import scope
+from retrykit.core.decorator import Retried
+from retrykit.core.discard import drain
+from retrykit.core.errors import ResponseError
+from retrykit.core.events import Request
+from retrykit.core.policy import RetryOptions, RetryPolicy, Seconds, UntimedOptions
+from retrykit.http.replay import unsendable_body
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# RFC 9110 §9.2.2; QUERY is safe by its definition (draft-ietf-httpbis-safe-method-w-body).
+IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
+# By it a server recognises a request that it has processed before (draft-ietf-httpapi-idempotency-key-header).
+IDEMPOTENCY_KEY = "Idempotency-Key"
+# aiohttp takes a total of 0 for none at all.
+_SHORTEST_TOTAL = 0.001
+
+
+class VerbOptions(UntimedOptions, total=False):
+    """What every verb and helper takes by keyword: aiohttp's options of a request, and those of a `RetryPolicy`."""
+
+    timeout: Seconds | ClientTimeout | None
+    policy: RetryPolicy | None
+    json: Any
+    params: Query
+    headers: LooseHeaders | None
+    cookies: LooseCookies | None
+    auth: BasicAuth | None
+    skip_auto_headers: Iterable[str] | None
+    allow_redirects: bool
+    max_redirects: int
+    compress: str | bool | None
+    chunked: bool | None
+    expect100: bool
+    read_until_eof: bool
+    proxy: StrOrURL | None
+    proxy_auth: BasicAuth | None
+    proxy_headers: LooseHeaders | None
+    ssl: SSLContext | bool | Fingerprint
+    server_hostname: str | None
+    trace_request_ctx: object
+    read_bufsize: int | None
+    auto_decompress: bool | None
+    max_line_size: int | None
+    max_field_size: int | None
+    middlewares: Sequence[ClientMiddlewareType] | None
+
+
+class CallOptions(VerbOptions, total=False):
+    """The same with the request's body, for what has no argument of its own for that."""
+
+    data: Any
+
+
+def for_call(fetch: Retried[P, R], options: dict[str, Any]) -> tuple[Retried[P, R], dict[str, Any]]:
+    """Part the options of one call: those of the policy change `fetch`, the others are the request's.
+
+    A number as `timeout` bounds the call. Of a `ClientTimeout`, `total` does so, and its other fields bound each attempt.
+    """
+    request = dict(options)
+    changes = {name: request.pop(name) for name in _POLICY_OPTIONS if name in request}
+    policy = request.pop("policy", None)
+    timeout = changes.get("timeout")
+    if isinstance(timeout, ClientTimeout):
+        changes["timeout"], request["timeout"] = timeout.total or None, timeout
+    if policy is None and not changes:
+        return fetch, request
+    return fetch.retry_with(policy=policy, **changes), request
+
+
+_POLICY_OPTIONS = tuple(RetryOptions.__annotations__)
+
+
+def describe(method: str, url: StrOrURL, request: dict[str, Any]) -> Request:
+    """What is known of a request before it is sent."""
+    try:
+        known = Request.to(method.upper(), URL(url))
+    except ValueError:  # It can't be sent either, and aiohttp says why.
+        return Request(method.upper())
+    repeatable = known.method in IDEMPOTENT_METHODS or IDEMPOTENCY_KEY in CIMultiDict(request.get("headers") or ())
+    return known._replace(repeatable=repeatable, unsendable_body=unsendable_body(request.get("data")))
+
+
+async def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any]) -> ClientResponse:
+    """Send a request, within what is left of the call's time; reading the body of its response counts, too."""
+    return await session.request(method, url, **{**request, "timeout": _within_the_call(session, request)})
+
+
+def _within_the_call(session: ClientSession, request: dict[str, Any]) -> ClientTimeout:
+    given: ClientTimeout = request.get("timeout", session.timeout)
+    left = scope.time_left()
+    if left is None:
+        return given
+    return ClientTimeout(
+        total=max(_SHORTEST_TOTAL, min(left, given.total or left)),
+        connect=given.connect,
+        sock_connect=given.sock_connect,
+        sock_read=given.sock_read,
+        ceil_threshold=given.ceil_threshold,
+    )
+
+
+Read = Callable[[ClientResponse], Awaitable[R]]
+
+
+async def fetch(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], read: Read[R]) -> R:
+    """Send a request and read its response.
+
+    Raises:
+        ResponseError: The status is 400 or more.
+    """
+    async with await send(session, method, url, request) as response:
+        if response.status >= 400:
+            raise ResponseError.of(response, await drain(response, scope.time_left()))
+        return await read(response)
+
+
+async def read_bytes(response: ClientResponse) -> bytes:
+    """The body as it is."""
+    return await response.read()
+
+
+async def read_text(response: ClientResponse) -> str:
+    """The body as text, by the charset that the response names, else UTF-8."""
+    return await response.text()
+
+
+async def read_json(response: ClientResponse) -> Any:
+    """The body parsed as JSON, whatever its content type; `None` where it is empty.
+
+    Raises:
+        aiohttp.ContentTypeError: It is no JSON, and doesn't say that it is.
+        ValueError: It says that it is JSON, and is not.
+    """
+    if not (await response.read()).strip():
+        return None
+    try:
+        return json.loads(await response.text())
+    except ValueError as error:
+        if response.content_type.endswith("json"):
+            raise
+        raise ContentTypeError(
+            response.request_info,
+            response.history,
+            status=response.status,
+            message=f"The body is no JSON, and its content type is {response.content_type}",
+            headers=response.headers,
+        ) from error

@@ -1,0 +1,20 @@
+"""For tests of code that uses retrykit: a server that fails as it is told, waits that take no time, and retries turned off.
+
+`retrykit.testing.plugin` has the same as pytest fixtures.
+"""
+
+from retrykit.core.scope import disabled
+from retrykit.testing.server import Disconnect, ReceivedRequest, Reply, Reset, ScriptedServer, Step, Truncated
+from retrykit.testing.waits import no_waits
+
+__all__ = [
+    "Disconnect",
+    "ReceivedRequest",
+    "Reply",
+    "Reset",
+    "ScriptedServer",
+    "Step",
+    "Truncated",
+    "disabled",
+    "no_waits",
+]

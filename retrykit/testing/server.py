@@ -1,0 +1,226 @@
+"""ScriptedServer: a real HTTP server on 127.0.0.1 that answers, and fails, as a script says."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+# SO_LINGER on, for 0 seconds: closing then sends a reset instead of a goodbye.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_MOST_BODY_BYTES = 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedRequest:
+    """A request as the server got it."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer.
+
+    Args:
+        status: Default: 200.
+        body: A `dict` or `list` goes as JSON, `str` as UTF-8 text. Default: empty.
+        headers: Further headers.
+        retry_after: The value of a Retry-After header: seconds, or an HTTP-date.
+        delay: Seconds of real time before the answer begins.
+    """
+
+    status: int = 200
+    body: bytes | str | dict[str, Any] | list[Any] = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    retry_after: float | str | None = None
+    delay: float = 0.0
+
+    async def play(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Send it."""
+        await asyncio.sleep(self.delay)
+        response = web.Response(status=self.status, body=_encoded(self.body), headers=_headers(self.body, self.headers))
+        if self.retry_after is not None:
+            response.headers["Retry-After"] = str(self.retry_after)
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """An answer of status 200 that breaks off: the connection is closed after `sent` bytes of the body.
+
+    Args:
+        body: As for `Reply`.
+        sent: How many bytes of it arrive. Default: half.
+        headers: Further headers.
+    """
+
+    body: bytes | str | dict[str, Any] | list[Any] = b"a body that breaks off"
+    sent: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def play(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Send it."""
+        body = _encoded(self.body)
+        response = web.StreamResponse(headers=_headers(self.body, self.headers))
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2 if self.sent is None else self.sent])
+        _close(request)
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """The connection is closed without an answer."""
+
+    async def play(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Do it."""
+        _close(request)
+        return web.Response()
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The connection is reset (TCP RST) without an answer."""
+
+    async def play(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Do it."""
+        assert request.transport is not None
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        request.transport.abort()
+        return web.Response()
+
+
+Step = Reply | Truncated | Disconnect | Reset | int | str | bytes | dict[str, Any] | list[Any]
+_Played = Reply | Truncated | Disconnect | Reset
+
+
+class ScriptedServer:
+    """A real HTTP server on 127.0.0.1, on a free port, that answers each path as its script says.
+
+        async with ScriptedServer() as server:
+            server.script("/flaky", 503, 503, {"id": 1})
+            ... f"{server.url}/flaky" ...
+            assert len(server.requests("/flaky")) == 3
+
+    What a path has no script for is answered with 404.
+    """
+
+    def __init__(self) -> None:
+        self._scripts: dict[tuple[str, str | None], list[_Played]] = {}
+        self._requests: list[ReceivedRequest] = []
+        self._connections = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens, such as `http://127.0.0.1:40913`."""
+        host, port = self._listener.sockets[0].getsockname()
+        return f"http://{host}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections were made to it so far."""
+        return self._connections
+
+    def script(self, path: str, *steps: Step, method: str | None = None) -> None:
+        """Say how the requests for a path are answered: the first by the first step, and so on; the last step stays.
+
+        Args:
+            path: The path, without query.
+            *steps: A status, a body (`dict` and `list` go as JSON; `str`; `bytes`), a `Reply`, or a failure: `Reset()`,
+                `Disconnect()`, `Truncated(body)`.
+            method: Only requests by this method. Default: all that have no script of their own.
+
+        Raises:
+            TypeError: A step is none of these.
+            ValueError: There are no steps, or the path can't be requested.
+        """
+        if not path.startswith("/") or "?" in path:
+            raise ValueError(f"{path!r} is no path; write it from the slash on and without query, such as '/users/1'")
+        if not steps:
+            raise ValueError(f"the script of {path} has no steps; write at least one, such as 200")
+        self._scripts[path, method and method.upper()] = [_step(step) for step in steps]
+
+    def requests(self, path: str | None = None) -> list[ReceivedRequest]:
+        """The requests that came so far, in order; for one path, or for all."""
+        return [request for request in self._requests if path is None or request.path == path]
+
+    async def __aenter__(self) -> Self:
+        self._server = web.Server(self._answer, request_factory=self._request, access_log=None)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._connected, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        await self._server.shutdown(0)
+        await self._listener.wait_closed()
+
+    def _connected(self) -> asyncio.Protocol:
+        self._connections += 1
+        return self._server()
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MOST_BODY_BYTES)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.read()
+        self._requests.append(
+            ReceivedRequest(
+                method=request.method, path=request.path, query=request.query, headers=request.headers, body=body
+            )
+        )
+        script = self._scripts.get((request.path, request.method)) or self._scripts.get((request.path, None))
+        if script is None:
+            return web.Response(status=404, text=f"no script for {request.method} {request.path}")
+        step = script.pop(0) if len(script) > 1 else script[0]
+        return await step.play(request)
+
+
+def _step(step: Step) -> _Played:
+    if isinstance(step, Reply | Truncated | Disconnect | Reset):
+        return step
+    if isinstance(step, int) and not isinstance(step, bool):
+        return Reply(step)
+    if isinstance(step, str | bytes | dict | list):
+        return Reply(body=step)
+    raise TypeError(
+        f"{step!r} is no step of a script; write a status, a body (dict, list, str or bytes), Reply(...), Reset(),"
+        " Disconnect() or Truncated(...)"
+    )
+
+
+def _encoded(body: bytes | str | dict[str, Any] | list[Any]) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    return (body if isinstance(body, str) else json.dumps(body)).encode()
+
+
+def _headers(body: object, headers: Mapping[str, str]) -> CIMultiDict[str]:
+    made: CIMultiDict[str] = CIMultiDict()
+    if isinstance(body, dict | list):
+        made["Content-Type"] = "application/json"
+    elif isinstance(body, str):
+        made["Content-Type"] = "text/plain; charset=utf-8"
+    made.update(headers)
+    return made
+
+
+def _close(request: web.BaseRequest) -> None:
+    assert request.transport is not None
+    request.transport.close()

@@ -1,7 +1,8 @@
 """Retries for aiohttp.
 
-`@retry_http` makes a coroutine that sends an HTTP request survive what HTTP requests meet: 503s, resets, truncated bodies, rate
-limits. `AsyncHTTPClient` and the helpers (`get`, `post`, `fetch_json`, `fetch_text`, `fetch_bytes`) are decorated already.
+`@retry_http` makes a coroutine that sends an HTTP request survive what HTTP requests meet: 503s, resets, truncated
+bodies, rate limits. `AsyncHTTPClient` and the helpers (`get`, `post`, `fetch_json`, `fetch_text`, `fetch_bytes`) are
+decorated already.
 """
 
 from retrykit.core.classify import TRANSIENT_ERRORS

@@ -33,7 +33,7 @@ def span(
 
 
 def delay(
-    jitter: Jitter, attempt: int, previous_delay: float, base_delay: float, max_delay: float, draw: float
+    jitter: Jitter, attempt: int, previous_delay: float, base_delay: float, max_delay: float, *, draw: float
 ) -> float:
     """The delay that follows this attempt; `draw`, in [0, 1), says where in its span."""
     shortest, longest = span(jitter, attempt, previous_delay, base_delay, max_delay)

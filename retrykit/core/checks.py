@@ -38,9 +38,15 @@ def known_names(given: Iterable[str], known: Collection[str]) -> None:
     """Refuse options that don't exist."""
     for name in given:
         if name not in known:
-            close = [_KNOWN_ELSEWHERE[name]] if name in _KNOWN_ELSEWHERE else difflib.get_close_matches(name, known, 1)
-            cure = f"did you mean {close[0]}=?" if close else f"the options are {', '.join(known)}"
-            raise TypeError(f"there is no option {name}=; {cure}")
+            refuse_misspelt(name, known)
+            raise TypeError(f"there is no option {name}=; the options are {', '.join(known)}")
+
+
+def refuse_misspelt(name: str, known: Collection[str]) -> None:
+    """Refuse what is nearly the name of an option, or its name in another library."""
+    close = [_KNOWN_ELSEWHERE[name]] if name in _KNOWN_ELSEWHERE else difflib.get_close_matches(name, known, 1, 0.8)
+    if close:
+        raise TypeError(f"there is no option {name}=; did you mean {close[0]}=?")
 
 
 def is_number(value: object) -> bool:
@@ -160,4 +166,4 @@ def name_of(value: object) -> str:
 
 
 def _answers_later(value: Any) -> bool:
-    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None))
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)

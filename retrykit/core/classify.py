@@ -42,6 +42,7 @@ _KINDS: dict[type[BaseException], Kind] = {
     aiohttp.ConnectionTimeoutError: Kind.UNSENT,
     socket.gaierror: Kind.UNSENT,
     # A connection was made, and broke.
+    aiohttp.ClientConnectionError: Kind.MAYBE_PROCESSED,
     aiohttp.ServerConnectionError: Kind.MAYBE_PROCESSED,
     aiohttp.ServerDisconnectedError: Kind.MAYBE_PROCESSED,
     aiohttp.ServerTimeoutError: Kind.MAYBE_PROCESSED,
@@ -65,17 +66,14 @@ _KINDS: dict[type[BaseException], Kind] = {
 }
 
 TRANSIENT_ERRORS: tuple[type[Exception], ...] = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ServerConnectionError,
-    aiohttp.ClientOSError,
-    aiohttp.ClientConnectionResetError,
+    aiohttp.ClientConnectionError,
     aiohttp.ClientPayloadError,
     TimeoutError,
     ConnectionError,
     socket.gaierror,
 )
 """The exceptions that are retried unless a policy names others. What is permanent among their subclasses (a wrong
-certificate, a fingerprint mismatch) is not. A `ClientResponseError` is judged by its status, and needs no place here."""
+certificate, a fingerprint mismatch) is not. A `ClientResponseError` is judged by its status, and has no place here."""
 
 
 def kind_of_class(error: type[BaseException]) -> Kind | None:
@@ -122,8 +120,12 @@ def _kind_of_response_error(
     return kind_of_status(error.status) if named or error.status in statuses else None
 
 
+# aiohttp has no classes of their own for these: a session, a connector, a response that was closed on our side.
+_CLOSED_HERE = {
+    RuntimeError: ("Session is closed",),
+    aiohttp.ClientConnectionError: ("Connector is closed", "Connector is closed.", "Connection closed"),
+}
+
+
 def _was_closed_here(error: Exception) -> bool:
-    """Was the session, connector or response closed on our side? aiohttp has no class of its own for that."""
-    return type(error) is aiohttp.ClientConnectionError or (
-        isinstance(error, RuntimeError) and str(error) == "Session is closed"
-    )
+    return str(error) in _CLOSED_HERE.get(type(error), ())

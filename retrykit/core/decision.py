@@ -152,7 +152,7 @@ def _delay(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float, asked
     if outcome.wait is not None:
         return max(outcome.wait, asked or 0.0)
     schedule = (call.attempt, call.previous_delay, policy.base_delay, policy.max_delay)
-    delay = backoff.delay(policy.jitter, *schedule, draw)
+    delay = backoff.delay(policy.jitter, *schedule, draw=draw)
     if asked is None or asked <= delay:
         return delay
     # The server's word is a floor. Jitter adds to it, so that not all who were told so come back at that moment.

@@ -12,6 +12,14 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class _Taking(Protocol[S_contra, Q, R_co]):
+    """A coroutine function whose first argument is an `S`."""
+
+    def __call__(self, first: S_contra, /, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, R_co]: ...
 
 
 class Retried(Protocol[P, R_co]):
@@ -39,20 +47,30 @@ class Retried(Protocol[P, R_co]):
         """
         ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        """Make a call."""
+        ...
 
+    # Type checkers bind whatever has this method and stands in a class, @staticmethod or not. So the kinds of methods
+    # are told apart by what they take first: the class, the instance, or neither.
     @overload
-    def __get__(self, instance: None, owner: type | None = None) -> "Retried[P, R_co]": ...
+    def __get__(self: _Taking[S, Q, R], instance: object, owner: S) -> Callable[Q, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __get__(self, instance: None, owner: type) -> "Retried[P, R_co]": ...
     @overload
     def __get__(
-        self: "Retried[Concatenate[Any, Q], R_co]", instance: object, owner: type | None = None
+        self: "Retried[Concatenate[S, Q], R_co]", instance: S, owner: type | None = None
     ) -> Callable[Q, Coroutine[Any, Any, R_co]]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> "Retried[P, R_co]": ...
 
 
 class RetryDecorator(Protocol):
     """What `retry_http(...)` gives: a decorator."""
 
-    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Retried[P, R]: ...
+    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Retried[P, R]:
+        """Decorate."""
+        ...
 
 
 @overload
@@ -76,6 +94,7 @@ def retry_http(
     what it raises: call `response.raise_for_status()` in it.
 
     Args:
+        fn: The coroutine function, where the decorator is written without parentheses.
         policy: The options as one value. Default: `RetryPolicy()`.
         **options: Single options, by the names that `RetryPolicy` has for them; they change the policy.
 
@@ -87,8 +106,8 @@ def retry_http(
         TypeError: What is decorated can't be awaited, or there is no such option.
         ValueError: An option has a value that can't work.
 
-    The decorated function raises what its last attempt raised, but for a response that was given up on, which is raised as
-    `GiveUpError` (unless `on_give_up="return"`).
+    The decorated function raises what its last attempt raised, but for a response that was given up on, which is raised
+    as `GiveUpError` (unless `on_give_up="return"`).
     """
     policy = policy_of(policy, options)
     if fn is None:
@@ -132,8 +151,8 @@ def _awaited(fn: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, 
         result = fn(*args, **kwargs)
         if not inspect.isawaitable(result):
             raise TypeError(
-                f"retry_http: {name}() returned {_kind_of(result)}, which can't be awaited. Decorate a coroutine function:"
-                f" write `async def {name.rpartition('.')[2]}`, with `await` before each call of aiohttp"
+                f"retry_http: {name}() returned {_kind_of(result)}, which can't be awaited; decorate a coroutine"
+                f" function: `async def {name.rpartition('.')[2]}`, with `await` before each call of aiohttp"
             )
         return await result
 

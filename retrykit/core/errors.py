@@ -1,4 +1,4 @@
-"""What retrykit raises:
+"""What retrykit raises.
 
 aiohttp.ClientResponseError
 └── ResponseError              a response whose status says that it failed, with its body
@@ -10,11 +10,12 @@ tenacity.TryAgain
 Any other failure comes out as itself, and where the call was given up on, with a note (`note`).
 """
 
+from datetime import timedelta
 from typing import Self
 
 import tenacity
 from aiohttp import ClientResponse, ClientResponseError, RequestInfo
-from multidict import CIMultiDictProxy
+from multidict import MultiMapping
 
 from retrykit.core.events import Attempt, Reason, in_seconds, origin_of, remember
 
@@ -28,7 +29,6 @@ class ResponseError(ClientResponseError):
     Its text names status, method, origin and path, never the query, credentials or headers.
     """
 
-    headers: CIMultiDictProxy[str]
     body: bytes
     """The first 64 KiB of the body, or what of it arrived within a quarter of a second."""
 
@@ -37,10 +37,10 @@ class ResponseError(ClientResponseError):
         request_info: RequestInfo,
         history: tuple[ClientResponse, ...],
         *,
-        status: int,
-        message: str,
-        headers: CIMultiDictProxy[str],
-        body: bytes,
+        status: int = 0,
+        message: str = "",
+        headers: MultiMapping[str] | None = None,
+        body: bytes = b"",
     ) -> None:
         super().__init__(request_info, history, status=status, message=message, headers=headers)
         self.body = body
@@ -102,16 +102,18 @@ class TryAgain(tenacity.TryAgain):
 
     Args:
         *args: As for any exception.
-        after: Seconds to wait at least, as a Retry-After of the server's would say it: a floor under the delay,
-            and the end of the call where it is longer than `max_retry_after`. Default: no floor.
+        after: Seconds (or a `timedelta`) to wait at least, as a Retry-After of the server's would say it: a floor
+            under the delay, and the end of the call where it is longer than `max_retry_after`. What is no time to
+            wait (negative, or no number) is ignored, as in the header. Default: no floor.
 
     When there are no attempts left, what it was raised from (`raise TryAgain from error`, or inside an `except`)
     comes out in its place.
     """
 
-    def __init__(self, *args: object, after: float | None = None) -> None:
+    def __init__(self, *args: object, after: float | timedelta | None = None) -> None:
         super().__init__(*args)
-        self.after = after
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        self.after: float | None = seconds if isinstance(seconds, int | float) and seconds >= 0 else None
 
 
 def asked_for_by(error: Exception) -> Exception:
@@ -134,8 +136,8 @@ _BECAUSE: dict[Reason, str] = {
     "stop": "; the policy's stop= ended it",
     "timeout": "; timeout={timeout} leaves no room for another",
     "retry_after": "; the server asks for a longer wait than max_retry_after={max_retry_after}",
-    "not_repeatable": "; the request may have been processed, and is not known to be safe to repeat: if it is, say so with"
-    " idempotent=True, or send an Idempotency-Key header",
+    "not_repeatable": "; the request may have been processed, and is not known to be safe to repeat: if it is, say so"
+    " with idempotent=True, or send an Idempotency-Key header",
     "body": "; a body of type {body} can't be sent again: pass bytes or str, or json=",
 }
 

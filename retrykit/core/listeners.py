@@ -1,5 +1,6 @@
 """Who is told of retries and give-ups: the application's listeners, and by default the log."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -45,8 +46,8 @@ _listeners: tuple[Listener, ...] = (log_listener,)
 def set_listeners(*listeners: Listener) -> None:
     """Choose who is told of every retry and give-up in this process, in the place of those who were told before.
 
-    A listener is called with one frozen record, a `RetryEvent` or a `GiveUpEvent`, in the task of the call and before the
-    wait; it should be quick. One that raises never changes a call: the error is logged. The default is
+    A listener is called with one frozen record, a `RetryEvent` or a `GiveUpEvent`, in the task of the call and before
+    the wait; it should be quick. One that raises never changes a call: the error is logged. The default is
     `set_listeners(log_listener)`; `set_listeners()` tells nobody.
 
     This belongs to the application; a library that uses retrykit leaves it alone.
@@ -72,4 +73,5 @@ def tell(event: Event) -> None:
         try:
             listener(event)
         except Exception:
-            logger.exception("the listener %r failed, and was passed over", listener)
+            with contextlib.suppress(Exception):  # It may be the log itself that fails.
+                logger.exception("the listener %r failed, and was passed over", listener)

@@ -1,7 +1,7 @@
 """One call: the first attempt as a plain await, and all that follows where it failed."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from aiohttp import ClientResponse
 
@@ -31,12 +31,13 @@ def retrying(
         name: How the call is named to listeners.
         describe: Tells of the request, from the arguments of the call. Default: what the outcomes show of it.
     """
+    plan = _Plan(fn, policy, name, describe)
     timed, statuses, before_retry = policy.measures_time, policy.statuses, policy.before_retry
     any_result_can_fail = policy.retry_if is not None
     first_attempt: Callable[..., Awaitable[R]] = fn
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        run = _Run(fn, args, kwargs, policy, name, describe) if timed else None
+        run = _Run(plan, args, kwargs) if timed else None
         while True:
             try:
                 if run is None:  # A call without keywords is spared the packing of none.
@@ -44,30 +45,34 @@ def retrying(
                 else:
                     outcome = await run.attempt()
             except Exception as error:
-                run = run or _Run(fn, args, kwargs, policy, name, describe)
-                failure = run.failed(error)
-                if failure is error:
+                run = run or _Run(plan, args, kwargs)
+                if run.ends_with_error(error):
                     raise
             else:
                 if not (any_result_can_fail or (isinstance(outcome, ClientResponse) and outcome.status in statuses)):
                     if run is not None:
                         run.succeeded(outcome)
                     return outcome
-                run = run or _Run(fn, args, kwargs, policy, name, describe)
-                if await run.ends_with(outcome):
+                run = run or _Run(plan, args, kwargs)
+                if await run.ends_with_result(outcome):
                     return outcome
                 del outcome  # A call that waits holds nothing of the attempts before.
-                failure = None
-            if failure is not None:  # Raised out here, so that it keeps its own context.
-                try:
-                    raise failure
-                finally:
-                    del failure  # A frame that holds what it raised is a reference cycle.
+            if run.failure is not None:
+                raise run.take_failure()
             await clock.sleep(run.delay)
             if before_retry is not None:
                 await run.prepare(before_retry)
 
     return call
+
+
+class _Plan(NamedTuple):
+    """What all calls of a decorated function share: the arguments of `retrying`."""
+
+    fn: Callable[..., Awaitable[Any]]
+    policy: RetryPolicy
+    name: str
+    describe: Describe | None
 
 
 class _Run:
@@ -76,23 +81,19 @@ class _Run:
     __slots__ = (
         "_args",
         "_attempts",
-        "_describe",
         "_event",
-        "_fn",
         "_kwargs",
-        "_name",
+        "_plan",
         "_policy",
         "_request",
         "_started",
         "_strategies",
         "delay",
+        "failure",
     )
 
-    def __init__(
-        self, fn: Callable[..., Any], args: Any, kwargs: Any, policy: RetryPolicy, name: str, describe: Describe | None
-    ) -> None:
-        self._fn, self._args, self._kwargs = fn, args, kwargs
-        self._policy, self._name, self._describe = policy, name, describe
+    def __init__(self, plan: _Plan, args: Any, kwargs: Any) -> None:
+        self._plan, self._policy, self._args, self._kwargs = plan, plan.policy, args, kwargs
         self._started = clock.now()
         self._attempts: tuple[Attempt, ...] = ()
         self._request: Request | None = None
@@ -100,6 +101,8 @@ class _Run:
         self._event: RetryEvent | None = None
         self.delay = 0.0
         """Seconds to wait before the next attempt."""
+        self.failure: Exception | None = None
+        """What comes out in the place of the last attempt's outcome."""
 
     # --- what the loop asks for -----------------------------------------------------------------------------------
 
@@ -111,9 +114,9 @@ class _Run:
         outer = scope.enter(len(self._attempts) + 1, None if left is None else clock.now() + left)
         try:
             if limit is None:
-                return await self._fn(*self._args, **self._kwargs)
+                return await self._plan.fn(*self._args, **self._kwargs)
             async with clock.time_limit(limit):
-                return await self._fn(*self._args, **self._kwargs)
+                return await self._plan.fn(*self._args, **self._kwargs)
         finally:
             scope.leave(outer)
 
@@ -132,20 +135,29 @@ class _Run:
                 self._mark(error, "timeout")
             raise
 
-    def failed(self, error: Exception) -> Exception | None:
-        """What comes out of the call after this error: itself, another one in its place, or nothing yet."""
+    def ends_with_error(self, error: Exception) -> bool:
+        """Is this error what comes out of the call? If not, another attempt follows, or `failure` comes out."""
         decision = self._judge(None, error)
         if isinstance(decision, Retry):
-            return None
+            return False
         if isinstance(decision, Accept):
             if len(self._attempts) > 1:
                 self._mark(error, None)
-            return error
-        error = errors.asked_for_by(error)
-        if isinstance(error, ResponseError) and not isinstance(error, GiveUpError):
-            return self._give_up_error(error, decision.reason).with_traceback(error.__traceback__)
-        self._mark(error, decision.reason)
-        return error
+            return True
+        final = errors.asked_for_by(error)
+        if isinstance(final, ResponseError) and not isinstance(final, GiveUpError):
+            self.failure = self._give_up_error(final, decision.reason).with_traceback(final.__traceback__)
+            return False
+        self._mark(final, decision.reason)
+        if final is not error:
+            self.failure = final
+        return final is error
+
+    def take_failure(self) -> Exception:
+        """Hand `failure` over. It is not kept: its traceback leads back here, and that would be a cycle."""
+        assert self.failure is not None
+        failure, self.failure = self.failure, None
+        return failure
 
     def succeeded(self, result: object) -> None:
         """Take in a result that needs no judging."""
@@ -153,7 +165,7 @@ class _Run:
             self._record(Outcome(result), clock.now() - self._started, None)
             remember(result, self._attempts)
 
-    async def ends_with(self, result: object) -> bool:
+    async def ends_with_result(self, result: object) -> bool:
         """Is this result what the caller gets? If not, it has been disposed of, and another attempt follows.
 
         Raises:
@@ -185,8 +197,10 @@ class _Run:
         outcome = Outcome(result, error, clock.wall(), *self._answers(result, error, elapsed))
         draw = clock.draw() if policy.jitter != "none" else 0.0
         decision = decide(outcome, self._call(elapsed), policy, draw)
-        if isinstance(decision, Retry) and self._strategies is not None and self._strategies.stops(decision.delay):
-            decision = GiveUp("stop")
+        if self._strategies is not None:
+            if isinstance(decision, Retry) and self._strategies.stops(decision.delay):
+                decision = GiveUp("stop")
+            self._strategies.forget()
         if isinstance(decision, Retry):
             self.delay = decision.delay
         self._record(outcome, elapsed, decision.delay if isinstance(decision, Retry) else None)
@@ -199,12 +213,12 @@ class _Run:
         if not self._policy.strategies:
             return False, None
         if self._strategies is None:
-            self._strategies = Strategies(self._policy, self._fn, self._args, self._kwargs, self._started)
+            self._strategies = Strategies(self._policy, self._plan.fn, self._args, self._kwargs, self._started)
         return self._strategies.ask(len(self._attempts) + 1, result, error, elapsed)
 
     def _call(self, elapsed: float) -> Call:
         if self._request is None:
-            self._request = self._describe(*self._args, **self._kwargs) if self._describe else Request()
+            self._request = self._plan.describe(*self._args, **self._kwargs) if self._plan.describe else Request()
         repeatable, sendable = self._request.repeatable, self._request.unsendable_body is None
         if self._policy.idempotent is not None:
             repeatable = self._policy.idempotent
@@ -221,7 +235,7 @@ class _Run:
         request = outcome.request or self._request or Request()
         last = self._attempts[-1]
         known: dict[str, Any] = {
-            "call": self._name,
+            "call": self._plan.name,
             "method": request.method,
             "origin": request.origin,
             "path": request.path,

@@ -67,7 +67,7 @@ class RetryPolicy:
     """
 
     max_retries: int = 3
-    """Attempts in total, the first included: 3 sends at most three requests, and 1 never retries.
+    """Attempts in total, the first included: 3 tries at most three times, and 1 never retries.
     Three get past a restarting server or a broken connection; many more make an outage worse."""
 
     base_delay: float = 1.0
@@ -87,11 +87,11 @@ class RetryPolicy:
     `jitter`."""
 
     stop: Stop | None = None
-    """A tenacity `stop_*` strategy, or a callable of a `RetryCallState`. It can only stop earlier than `max_retries`."""
+    """A tenacity `stop_*` strategy, or a callable of a `RetryCallState`; it only stops earlier than `max_retries`."""
 
     statuses: frozenset[int] = frozenset({408, 425, 429, 502, 503, 504})
-    """The response statuses that are retried: those by which a server or gateway says "not now". Never 500 or 501 unless
-    named, which say "not at all". An empty set means none."""
+    """The response statuses that are retried: those by which a server or gateway says "not now". 500 and 501 say "not
+    at all", and are retried only where they are named. An empty set means none."""
 
     exceptions: tuple[type[Exception], ...] = TRANSIENT_ERRORS
     """The exceptions that are retried. It replaces the default: `TRANSIENT_ERRORS + (MyError,)` adds to it."""
@@ -115,14 +115,14 @@ class RetryPolicy:
     failed; say, to refresh a token after a 401 named in `statuses`. What it raises ends the call."""
 
     on_give_up: OnGiveUp | None = None
-    """`"raise"`: a response that was given up on is raised as `GiveUpError`. `"return"`: it is returned, open and unread.
-    Default: `"return"` in `AsyncHTTPClient.request`, which stands where aiohttp itself would hand over a response,
-    and `"raise"` everywhere else."""
+    """`"raise"`: a response that was given up on is raised as `GiveUpError`. `"return"`: it is returned, open and
+    unread. Default: `"return"` in `AsyncHTTPClient.request`, which stands where aiohttp itself would hand over a
+    response, and `"raise"` everywhere else."""
 
     idempotent: bool | None = None
-    """May the server process the request twice? Default: for a decorated coroutine yes, that is what decorating it says;
-    for a request whose method can be seen (client and helpers) only where RFC 9110 §9.2.2 says so, or where it carries an
-    `Idempotency-Key`. A request that may not be repeated is still sent again when it was never taken up."""
+    """May the server process the request twice? Default: for a decorated coroutine yes, that is what decorating it
+    says; for a request whose method can be seen (client and helpers) only where RFC 9110 §9.2.2 says so, or where it
+    carries an `Idempotency-Key`. A request that may not be repeated is still sent again when it was never taken up."""
 
     def __init__(self, **options: Unpack[RetryOptions]) -> None:
         checks.known_names(options, _CHECKS)
@@ -186,7 +186,7 @@ class RetryPolicy:
         # The longest possible previous delay, so that the whole span of a decorrelated wait is shown.
         longest_before = self.base_delay * 3.0 ** min(attempt - 1, 600) if attempt > 1 else 0.0
         low, high = backoff.span(self.jitter, attempt, longest_before, self.base_delay, self.max_delay)
-        return in_seconds(high) if low == high else f"{low:g}–{in_seconds(high)}"
+        return in_seconds(high) if low == high else f"{low:g} to {in_seconds(high)}"
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -217,10 +217,10 @@ def _refuse_contradictions(policy: RetryPolicy, given: Collection[str]) -> None:
             f"wait= and {scheduled[0]}= contradict one another, since wait= is the whole schedule; leave one out"
             " (tenacity's strategies add up: wait_exponential(max=60) + wait_random(0, 1))"
         )
-    if policy.base_delay > policy.max_delay and len(scheduled) > 1:
+    if "base_delay" in given and policy.base_delay > policy.max_delay:
         raise ValueError(
             f"base_delay={policy.base_delay:g} is longer than max_delay={policy.max_delay:g}, so that no delay could"
-            " grow; write a base_delay of at most max_delay"
+            " grow; write a longer max_delay as well"
         )
     if policy.timeout is not None and policy.attempt_timeout is not None and policy.attempt_timeout > policy.timeout:
         raise ValueError(

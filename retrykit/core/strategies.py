@@ -1,6 +1,6 @@
 """The user's own strategies: tenacity's `wait_*`, `stop_*` and `retry_*`, and plain callables.
 
-Each gets what tenacity would hand it, a `RetryCallState`; only a plain callable given as `retry_if` gets the outcome itself.
+Each gets what tenacity would hand it, a `RetryCallState`; only a plain callable given as `retry_if` gets the outcome.
 """
 
 import math
@@ -41,10 +41,14 @@ class Strategies:
         """What `stop` says, before a wait of `delay` seconds."""
         state = self._state
         state.upcoming_sleep = delay
-        stop = self._policy.stop is not None and bool(self._policy.stop(state))
-        state.outcome = None  # A call that waits holds nothing of the attempts before.
+        if self._policy.stop is not None and self._policy.stop(state):
+            return True
         state.idle_for += delay
-        return stop
+        return False
+
+    def forget(self) -> None:
+        """Let go of the outcome: a call that waits holds nothing of the attempts before."""
+        self._state.outcome = None
 
     def _retry(self, outcome: object) -> bool:
         strategy = self._policy.retry_if

@@ -24,6 +24,7 @@ from retrykit.http.send import (
     read_json,
     read_text,
     send,
+    with_total,
 )
 
 P = ParamSpec("P")
@@ -31,6 +32,8 @@ R = TypeVar("R")
 
 # A person still waits for that long, and three attempts with the default waits fit in.
 DEFAULT_TIMEOUT = 30.0
+# aiohttp's own.
+DEFAULT_SOCK_CONNECT = 30.0
 
 
 class _Unset(Enum):
@@ -51,9 +54,10 @@ class AsyncHTTPClient:
         async with AsyncHTTPClient("https://api.example.com") as client:
             user = await client.get("/users/123")
 
-    A verb gives the parsed JSON body, and `None` where the body is empty; `get_text` and `get_bytes` give it as it is. A
-    status of 400 or more raises `ResponseError`, and where it was given up on, its subclass `GiveUpError`. Each takes
-    aiohttp's request options by keyword (`params`, `headers`, …), and the options of a `RetryPolicy` for this one call.
+    A verb gives the parsed JSON body, and `None` where the body is empty; `get_text` and `get_bytes` give it as it is.
+    A status of 400 or more raises `ResponseError`, and where it was given up on, its subclass `GiveUpError`. Each verb
+    takes aiohttp's request options by keyword (`params`, `headers`, …), and the options of a `RetryPolicy` for this
+    one call.
 
     Args:
         base_url: Scheme, host, and maybe a path that all paths are under (`https://api.example.com/v1`).
@@ -61,8 +65,8 @@ class AsyncHTTPClient:
         base_delay: Seconds before the second attempt; each later wait is twice as long. Default: 1.
         timeout: Seconds that bound a whole call: attempts, waits and reading the body; `None` for no bound. Of an
             `aiohttp.ClientTimeout`, `total` does so, and its other fields bound each attempt. Default: 30.
-        session: A session to use. It is never closed here. Default: one is made on first use, and closed by `close()`, or
-            at the end of `async with`.
+        session: A session to use. It is never closed here. Default: one is made on first use, and closed by `close()`,
+            or at the end of `async with`.
         policy: All options as one value.
         **options: Further options of a `RetryPolicy`, by name.
 
@@ -78,14 +82,14 @@ class AsyncHTTPClient:
         base_url: StrOrURL,
         max_retries: int | _Unset = UNSET,
         base_delay: Seconds | _Unset = UNSET,
-        timeout: Seconds | ClientTimeout | None | _Unset = UNSET,
+        timeout: Seconds | ClientTimeout | _Unset | None = UNSET,
         *,
         session: ClientSession | None = None,
         policy: RetryPolicy | None = None,
         **options: Unpack[FurtherOptions],
     ) -> None:
         self._base_url = _checked(base_url)
-        self._per_attempt = timeout if isinstance(timeout, ClientTimeout) else None
+        self._per_attempt = with_total(None, timeout) if isinstance(timeout, ClientTimeout) else None
         named: dict[str, Any] = {
             "max_retries": max_retries,
             "base_delay": base_delay,
@@ -116,13 +120,7 @@ class AsyncHTTPClient:
     @property
     def timeout(self) -> ClientTimeout:
         """The bounds of a call: `total` is for all of it, the other fields are for each attempt."""
-        fields = self._per_attempt or ClientTimeout()
-        return ClientTimeout(
-            total=self._policy.timeout,
-            connect=fields.connect,
-            sock_connect=fields.sock_connect,
-            sock_read=fields.sock_read,
-        )
+        return with_total(self._policy.timeout, self._per_attempt or ClientTimeout())
 
     @property
     def session(self) -> ClientSession | None:
@@ -149,8 +147,8 @@ class AsyncHTTPClient:
             data: The body to send. A dict or list goes as JSON; bytes, str, an `aiohttp.FormData` or a file as it is.
             **options: aiohttp's options of a request, and those of a `RetryPolicy`.
 
-        A POST is not idempotent: it is sent again where it was not taken up (no connection, or a status of 408, 425, 429 or
-        503), and elsewhere only with `idempotent=True` or an `Idempotency-Key` header. The same goes for PATCH.
+        A POST is not idempotent: it is sent again where it was not taken up (no connection, or a status of 408, 425, 429
+        or 503), and elsewhere only with `idempotent=True` or an `Idempotency-Key` header. The same goes for PATCH.
         """
         return await self._call("POST", path, read_json, {**options, "data": data})
 
@@ -159,7 +157,7 @@ class AsyncHTTPClient:
         return await self._call("PUT", path, read_json, {**options, "data": data})
 
     async def patch(self, path: StrOrURL, data: Any = None, **options: Unpack[VerbOptions]) -> Any:
-        """PATCH; the parsed JSON body of the answer. `data` as for `post`, and so is what is said there of repeating."""
+        """PATCH; the parsed JSON body of the answer. `data`, and what is said of repeating, as for `post`."""
         return await self._call("PATCH", path, read_json, {**options, "data": data})
 
     async def delete(self, path: StrOrURL, **options: Unpack[CallOptions]) -> Any:
@@ -180,8 +178,8 @@ class AsyncHTTPClient:
             async with client.request("GET", "/big") as response:
                 ...
 
-        or `response = await client.request(...)`. It is retried like the verbs; when it is given up on, the last response
-        is handed over, unless `on_give_up="raise"`.
+        or `response = await client.request(...)`. It is retried like the verbs; when it is given up on, the last
+        response is handed over, unless `on_give_up="raise"`.
         """
         send, request = self._for_call(self._send, options)
         return ResponseContext(send(self._opened(), method, _join(self._base_url, path), request))
@@ -223,7 +221,8 @@ class AsyncHTTPClient:
 
     def _opened(self) -> ClientSession:
         if self._session is None:
-            self._session = ClientSession(timeout=self.timeout)
+            # The time of a call is the policy's to limit; a single request has no total of its own.
+            self._session = ClientSession(timeout=ClientTimeout(sock_connect=DEFAULT_SOCK_CONNECT))
         return self._session
 
 
@@ -246,7 +245,7 @@ class ResponseContext:
         await self._response.__aexit__(kind, error, traceback)
 
 
-def _describe(_: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *read: object) -> Request:
+def _describe(_: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *_read: object) -> Request:
     return describe(method, url, request)
 
 
@@ -264,35 +263,34 @@ def _checked(base_url: StrOrURL) -> URL:
     return url
 
 
+_ABSOLUTE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+# By these a path would turn into the name of a server, if it were put behind one.
+_LIKE_A_SERVER = ("//", "/\\", "\\", "@", ":")
+
+
 def _join(base: URL, path: StrOrURL) -> URL:
-    """The address of a path below the base. Nothing in a path can lead to another server, or change the credentials."""
+    """The address of a path below the base.
+
+    Raises:
+        ValueError: It would lead elsewhere: to another server, to other credentials, or out of the base's own path.
+    """
     text = str(path)
     if _ABSOLUTE.match(text):
-        url = URL(text)
-        if url.origin() != base.origin():
-            raise ValueError(
-                f"{_shown(text)} is on another server than {base.origin()}; use a client of its own for that"
-            )
-        return url
-    if text.startswith(("//", "@", ":", "\\", "/\\")):
-        raise ValueError(
-            f"{_shown(text)} could be read as the name of a server; write the path from its slash on: '/users/1'"
-        )
-    joined = (
-        URL(str(base.with_path("/")).rstrip("/") + base.raw_path.rstrip("/") + "/" + text.removeprefix("/"))
-        if text
-        else base
-    )
-    if joined.origin() != base.origin() or (joined.user, joined.password) != (base.user, base.password):
-        raise ValueError(
-            f"{_shown(text)} leads to another server than {base.origin()}; write the path from its slash on"
-        )
+        return _same_server(base, URL(text))
+    shown = repr(text.partition("?")[0])
+    if text.startswith(_LIKE_A_SERVER):
+        raise ValueError(f"{shown} could be read as the name of a server; write the path from its slash on: '/users/1'")
+    below = str(base).rstrip("/")
+    joined = URL(f"{below}/{text.removeprefix('/')}") if text else base
+    if not f"{joined.path}/".startswith(base.path.rstrip("/") + "/"):
+        raise ValueError(f"{shown} leads out of {base.path}, which all paths are under; write the path without '..'")
     return joined
 
 
-_ABSOLUTE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def _shown(path: str) -> str:
-    """A path as it may be shown: without its query."""
-    return repr(path.partition("?")[0])
+def _same_server(base: URL, url: URL) -> URL:
+    """A whole address, such as a link to the next page, with the credentials of the base."""
+    if url.origin() != base.origin():
+        raise ValueError(f"{url.origin()} is another server than {base.origin()}; use a client of its own for it")
+    if (url.user, url.password) not in ((None, None), (base.user, base.password)):
+        raise ValueError(f"an address on {base.origin()} came with credentials of its own; those of a client are fixed")
+    return url.with_user(base.user).with_password(base.password)

@@ -1,4 +1,4 @@
-"""Helpers that are retried already: `get` and `post` give a response, `fetch_json`, `fetch_text` and `fetch_bytes` its body."""
+"""Helpers that are retried already: `get` and `post` give a response, the `fetch_…` ones its body."""
 
 import functools
 from collections.abc import Awaitable, Callable
@@ -42,15 +42,15 @@ def _taking_options(retried: Retried[P, R]) -> Retried[P, R]:
     return cast(Retried[P, R], call)
 
 
-def _describe_get(session: ClientSession, url: StrOrURL, **request: Any) -> Request:
+def _describe_get(session: ClientSession, url: StrOrURL, **request: Any) -> Request:  # noqa: ARG001
     return send.describe("GET", url, request)
 
 
-def _describe_post(session: ClientSession, url: StrOrURL, **request: Any) -> Request:
+def _describe_post(session: ClientSession, url: StrOrURL, **request: Any) -> Request:  # noqa: ARG001
     return send.describe("POST", url, request)
 
 
-def _describe_fetch(url: StrOrURL, *, session: ClientSession | None = None, **request: Any) -> Request:
+def _describe_fetch(url: StrOrURL, *, session: ClientSession | None = None, **request: Any) -> Request:  # noqa: ARG001
     return send.describe("GET", url, request)
 
 

@@ -9,8 +9,8 @@ _SENT_WHOLE = (bytes, bytearray, memoryview, str)
 def unsendable_body(data: Any) -> str | None:
     """The type of a body that can't be sent a second time, as it is named in messages; `None` where it can.
 
-    Text and bytes can, and so can the fields of a form whose values are such. A generator, a pipe, an open file or a form
-    object can't: once sent, they are used up, and would go empty or cut.
+    Text and bytes can, and so can the fields of a form whose values are such. A generator, a pipe, an open file or a
+    form object can't: once sent, they are used up, and would go empty or cut.
     """
     if data is None or isinstance(data, _SENT_WHOLE) or _is_plain_form(data):
         return None

@@ -18,7 +18,7 @@ from aiohttp.typedefs import LooseCookies, LooseHeaders, Query, StrOrURL
 from multidict import CIMultiDict
 from yarl import URL
 
-from retrykit.core import scope
+from retrykit.core import checks, scope
 from retrykit.core.decorator import Retried
 from retrykit.core.discard import drain
 from retrykit.core.errors import ResponseError
@@ -76,20 +76,37 @@ class CallOptions(VerbOptions, total=False):
 def for_call(fetch: Retried[P, R], options: dict[str, Any]) -> tuple[Retried[P, R], dict[str, Any]]:
     """Part the options of one call: those of the policy change `fetch`, the others are the request's.
 
-    A number as `timeout` bounds the call. Of a `ClientTimeout`, `total` does so, and its other fields bound each attempt.
+    A number as `timeout` bounds the call. Of a `ClientTimeout`, `total` does so; its other fields bound each attempt.
+
+    Raises:
+        TypeError: A name is misspelt. (What is unknown otherwise is left to aiohttp, which may be newer than we are.)
+        ValueError: An option has a value that can't work.
     """
     request = dict(options)
     changes = {name: request.pop(name) for name in _POLICY_OPTIONS if name in request}
     policy = request.pop("policy", None)
+    for name in request.keys() - CallOptions.__annotations__.keys():
+        checks.refuse_misspelt(name, _POLICY_OPTIONS)
     timeout = changes.get("timeout")
     if isinstance(timeout, ClientTimeout):
-        changes["timeout"], request["timeout"] = timeout.total or None, timeout
+        changes["timeout"], request["timeout"] = timeout.total or None, with_total(None, timeout)
     if policy is None and not changes:
         return fetch, request
     return fetch.retry_with(policy=policy, **changes), request
 
 
 _POLICY_OPTIONS = tuple(RetryOptions.__annotations__)
+
+
+def with_total(total: float | None, timeout: ClientTimeout) -> ClientTimeout:
+    """The same timeout with another `total`."""
+    return ClientTimeout(
+        total=total,
+        connect=timeout.connect,
+        sock_connect=timeout.sock_connect,
+        sock_read=timeout.sock_read,
+        ceil_threshold=timeout.ceil_threshold,
+    )
 
 
 def describe(method: str, url: StrOrURL, request: dict[str, Any]) -> Request:
@@ -110,15 +127,7 @@ async def send(session: ClientSession, method: str, url: StrOrURL, request: dict
 def _within_the_call(session: ClientSession, request: dict[str, Any]) -> ClientTimeout:
     given: ClientTimeout = request.get("timeout", session.timeout)
     left = scope.time_left()
-    if left is None:
-        return given
-    return ClientTimeout(
-        total=max(_SHORTEST_TOTAL, min(left, given.total or left)),
-        connect=given.connect,
-        sock_connect=given.sock_connect,
-        sock_read=given.sock_read,
-        ceil_threshold=given.ceil_threshold,
-    )
+    return given if left is None else with_total(max(_SHORTEST_TOTAL, min(left, given.total or left)), given)
 
 
 Read = Callable[[ClientResponse], Awaitable[R]]

@@ -1,4 +1,4 @@
-"""For tests of code that uses retrykit: a server that fails as it is told, waits that take no time, and retries turned off.
+"""For tests of code that uses retrykit: a server that fails as told, waits that take no time, retries turned off.
 
 `retrykit.testing.plugin` has the same as pytest fixtures.
 """

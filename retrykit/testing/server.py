@@ -14,6 +14,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 # SO_LINGER on, for 0 seconds: closing then sends a reset instead of a goodbye.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _MOST_BODY_BYTES = 1024**3
+# Seconds that an answer under way has when the server stops. (aiohttp takes 0 for no limit.)
+_GRACE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Reply:
     retry_after: float | str | None = None
     delay: float = 0.0
 
-    async def play(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def play(self, _request: web.BaseRequest) -> web.StreamResponse:
         """Send it."""
         await asyncio.sleep(self.delay)
         response = web.Response(status=self.status, body=_encoded(self.body), headers=_headers(self.body, self.headers))
@@ -167,7 +169,8 @@ class ScriptedServer:
 
     async def __aexit__(self, *_: object) -> None:
         self._listener.close()
-        await self._server.shutdown(0)
+        self._server.pre_shutdown()
+        await self._server.shutdown(_GRACE)
         await self._listener.wait_closed()
 
     def _connected(self) -> asyncio.Protocol:

@@ -18,8 +18,8 @@ def no_waits() -> Iterator[list[float]]:
             await get_user(session, 1)
         assert waits == [1.0, 2.0]
 
-    To the code that waits, the time seems to have passed: a call's `timeout` counts skipped waits. Only the waits between
-    attempts are skipped; a slow server is still slow.
+    To the code that waits, the time seems to have passed: a call's `timeout` counts skipped waits. Only the waits
+    between attempts are skipped; a slow server is still slow.
     """
     skipping = _SkippingClock()
     with clock.using(skipping):

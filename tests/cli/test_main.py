@@ -1,0 +1,135 @@
+"""The arguments, the way to the commands, and what the package's own door is."""
+
+import importlib
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from retrykit.cli import get
+from retrykit.cli.main import main
+
+
+def refused(capsys, *arguments):
+    """What is said of arguments that can't be."""
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err
+
+
+def shown(capsys, *arguments):
+    """What is said where only that was asked for."""
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    assert stopped.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+class TestHelp:
+    def test_the_program_names_its_commands(self, capsys):
+        text = shown(capsys, "--help")
+        assert "python -m retrykit" in text
+        assert "demo call a server that misbehaves" in text
+        assert "get fetch a URL" in text
+
+    def test_the_demo_says_what_its_exit_code_means(self, capsys):
+        assert "0 where retrykit saved every call, else 1" in shown(capsys, "demo", "--help")
+
+    def test_get_says_that_attempts_are_counted_in_total_and_names_the_defaults(self, capsys):
+        text = shown(capsys, "get", "--help")
+        assert "attempts in total, the first included; 1 never retries (default: 3)" in text
+        assert "each later one is twice as long (default: 1)" in text
+        assert "for the whole call, attempts and waits together (default: 30)" in text
+
+    def test_get_lists_every_exit_code(self, capsys):
+        text = shown(capsys, "get", "--help")
+        assert {0, 1, 2, 3, 6, 7, 8, 18, 22, 23, 28, 35, 47, 52, 56, 60, 61, 130} == set(get.EXIT_CODES)
+        assert all(f" {code} {meaning}" in text for code, meaning in get.EXIT_CODES.items())
+
+    def test_no_line_of_the_help_is_wider_than_a_terminal(self, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit):
+            main(["get", "--help"])
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+class TestVersion:
+    def test_it_is_that_of_the_installed_package(self, capsys, monkeypatch, tmp_path):
+        information = tmp_path / "retrykit-9.8.7.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text("Metadata-Version: 2.1\nName: retrykit\nVersion: 9.8.7\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        assert shown(capsys, "--version") == "retrykit 9.8.7"
+
+    def test_a_checkout_has_none(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys, "path", [])
+        assert shown(capsys, "--version") == "retrykit (not installed)"
+
+
+class TestWrongArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "required: COMMAND"),
+            (["fetch"], "invalid choice: 'fetch'"),
+            (["get"], "required: URL"),
+            (["get", "localhost", "--max-retries", "many"], "--max-retries: invalid int value: 'many'"),
+            (["get", "localhost", "--max-retries", "0"], "write max_retries=1 for a single attempt without retries"),
+            (["get", "localhost", "--base-delay", "-1"], "base_delay=-1.0 is no time to wait"),
+            (["get", "localhost", "--base-delay", "nan"], "base_delay=nan is no time to wait"),
+            (["get", "localhost", "--timeout", "0"], "timeout=0 leaves no time for an attempt"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_they_are_refused_with_a_reason(self, capsys, arguments, message):
+        error = refused(capsys, *arguments)
+        assert error.startswith("usage: python -m retrykit")
+        assert message in error
+
+
+class TestWithoutRich:
+    """`rich` is an extra: the demo says how to get it, and everything else works."""
+
+    @staticmethod
+    def run(*arguments):
+        """Run `python -m retrykit` where rich can't be imported."""
+        code = "import runpy, sys; sys.modules['rich'] = None; runpy.run_module('retrykit', run_name='__main__')"
+        return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False, timeout=60)
+
+    def test_the_demo_names_the_command_that_installs_it(self):
+        done = self.run("demo")
+        assert done.returncode == 2
+        assert done.stdout == b""
+        assert done.stderr == b"retrykit: the demo prints with rich; install it: pip install 'retrykit[cli]'\n"
+
+    def test_the_demo_names_it_in_this_process_too(self, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "rich", None)
+        assert main(["demo"]) == 2
+        assert "pip install 'retrykit[cli]'" in capsys.readouterr().err
+
+    def test_get_works(self, server):
+        server.script("/hello", "hello")
+        done = self.run("get", f"{server.url}/hello")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"hello", b"")
+
+
+class TestModule:
+    def test_to_import_it_runs_nothing(self):
+        assert importlib.import_module("retrykit.__main__").main is main
+
+    def test_it_runs_as_a_program(self, server):
+        server.script("/hello", "hello")
+        command = [sys.executable, "-W", "error", "-m", "retrykit", "get", f"{server.url}/hello"]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"hello", b"")
+
+    def test_its_exit_code_is_that_of_the_command(self, monkeypatch, unused_address):
+        monkeypatch.delitem(sys.modules, "retrykit.__main__", raising=False)
+        monkeypatch.setattr(sys, "argv", ["retrykit", "get", unused_address, "--max-retries", "1"])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_module("retrykit", run_name="__main__")
+        assert stopped.value.code == 7

@@ -1,0 +1,193 @@
+"""decide(): what follows an attempt."""
+
+import math
+from datetime import timedelta
+from unittest.mock import Mock
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from retrykit import RetryPolicy, TryAgain
+from retrykit.core.backoff import JITTERS
+from retrykit.core.decision import Accept, Call, GiveUp, Outcome, Retry, decide
+
+URL_ = URL("http://localhost/")
+REQUEST = aiohttp.RequestInfo(URL_, "GET", CIMultiDictProxy(CIMultiDict()), URL_)
+SENT = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+def raised_status(status, **headers):
+    named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
+    return Outcome(error=aiohttp.ClientResponseError(REQUEST, (), status=status, headers=CIMultiDictProxy(named)))
+
+
+def raised(error):
+    return Outcome(error=error)
+
+
+BROKEN = raised(aiohttp.ServerDisconnectedError())
+REFUSED = raised(aiohttp.ClientConnectorError(Mock(), OSError(111, "refused")))
+
+
+def decided(outcome, policy=None, draw=0.0, **call):
+    return decide(outcome, Call(**call), policy or RetryPolicy(), draw)
+
+
+@pytest.mark.parametrize("outcome", [Outcome(), Outcome(result={"id": 1}), raised_status(404), raised(ValueError())])
+def test_what_is_no_failure_or_would_fail_again_is_accepted(outcome):
+    assert decided(outcome) == Accept()
+
+
+@pytest.mark.parametrize(("attempt", "delay"), [(1, 1.0), (2, 2.0), (5, 16.0), (9, 60.0)])
+def test_a_failure_is_retried_after_the_backoff(attempt, delay):
+    assert decided(raised_status(503), RetryPolicy(max_retries=10), attempt=attempt) == Retry(delay)
+
+
+def test_attempts_are_counted_in_total():
+    assert decided(raised_status(503), attempt=2) == Retry(2.0)
+    assert decided(raised_status(503), attempt=3) == GiveUp("attempts")
+    assert decided(raised_status(503), RetryPolicy(max_retries=1)) == GiveUp("attempts")
+
+
+def test_no_statuses_means_none():
+    assert decided(raised_status(503), RetryPolicy(statuses=())) == Accept()
+
+
+class TestRepeating:
+    def test_a_call_that_may_not_be_repeated_is_sent_again_only_where_it_was_not_taken_up(self):
+        assert decided(BROKEN, repeatable=False) == GiveUp("not_repeatable")
+        assert decided(raised_status(502), repeatable=False) == GiveUp("not_repeatable")
+        assert decided(raised_status(504), repeatable=False) == GiveUp("not_repeatable")
+        assert decided(REFUSED, repeatable=False) == Retry(1.0)
+        for status in (408, 425, 429, 503):
+            assert decided(raised_status(status), repeatable=False) == Retry(1.0)
+
+    def test_a_body_that_cannot_be_sent_again_ends_the_call(self):
+        assert decided(raised_status(503), sendable=False) == GiveUp("body")
+
+    def test_attempts_come_first(self):
+        assert decided(BROKEN, attempt=3, sendable=False, repeatable=False) == GiveUp("attempts")
+
+
+class TestRetryIf:
+    def test_it_adds(self):
+        assert decided(Outcome(result="pending", retry_if=True)) == Retry(1.0)
+        assert decided(raised(ValueError())._replace(retry_if=True)) == Retry(1.0)
+        assert decided(raised_status(404)._replace(retry_if=True)) == Retry(1.0)
+
+    def test_its_no_takes_nothing_away(self):
+        assert decided(raised_status(503)._replace(retry_if=False)) == Retry(1.0)
+
+    def test_it_never_overrides_what_is_permanent(self):
+        assert decided(raised(aiohttp.InvalidURL("x"))._replace(retry_if=True)) == Accept()
+
+    def test_it_does_not_make_a_call_repeatable(self):
+        assert decided(Outcome(result="pending", retry_if=True), repeatable=False) == GiveUp("not_repeatable")
+
+
+class TestRetryAfter:
+    def test_it_is_a_floor(self):
+        assert decided(raised_status(503, Retry_After="7")) == Retry(7.0)
+        assert decided(raised_status(503, Retry_After="1"), attempt=2) == Retry(2.0)
+
+    def test_it_is_honoured_on_every_retried_status(self):
+        assert decided(raised_status(502, Retry_After="7")) == Retry(7.0)
+
+    def test_an_http_date_counts_from_the_responses_date(self):
+        date = "Sun, 06 Nov 1994 08:49:40 GMT"
+        assert decided(raised_status(429, Retry_After=date, Date=SENT)) == Retry(3.0)
+
+    def test_longer_than_we_would_wait_ends_the_call_at_once(self):
+        assert decided(raised_status(503, Retry_After="60")) == Retry(60.0)
+        assert decided(raised_status(503, Retry_After="61")) == GiveUp("retry_after")
+        assert decided(raised_status(503, Retry_After="2"), RetryPolicy(max_retry_after=1)) == GiveUp("retry_after")
+
+    def test_what_cannot_be_read_is_ignored(self):
+        assert decided(raised_status(503, Retry_After="soon")) == Retry(1.0)
+
+    def test_jitter_only_adds_to_it(self):
+        policy = RetryPolicy(jitter="full")
+        assert decided(raised_status(503, Retry_After="7"), policy, draw=0.0) == Retry(7.0)
+        assert decided(raised_status(503, Retry_After="7"), policy, draw=0.5) == Retry(7.5)
+
+    def test_the_jitter_that_is_added_stays_below_max_delay(self):
+        policy = RetryPolicy(jitter="full", max_delay=10)
+        assert decided(raised_status(503, Retry_After="9.5"), policy, draw=0.9, attempt=2) == Retry(9.95)
+        assert decided(raised_status(503, Retry_After="20"), policy, draw=0.9) == Retry(20.0)
+
+    def test_try_again_asks_in_the_same_way(self):
+        assert decided(raised(TryAgain(after=7))) == Retry(7.0)
+        assert decided(raised(TryAgain())) == Retry(1.0)
+        assert decided(raised(TryAgain(after=timedelta(seconds=7)))) == Retry(7.0)
+        assert decided(raised(TryAgain(after=61))) == GiveUp("retry_after")
+        assert decided(raised(TryAgain(after=math.inf))) == GiveUp("retry_after")
+
+    @pytest.mark.parametrize("after", [-1, math.nan, "7"])
+    def test_what_is_no_time_to_wait_is_ignored(self, after):
+        assert decided(raised(TryAgain(after=after))) == Retry(1.0)
+
+
+class TestWait:
+    def test_its_answer_is_the_delay_beyond_max_delay_too(self):
+        assert decided(raised_status(503)._replace(wait=90.0)) == Retry(90.0)
+
+    def test_the_servers_word_is_a_floor_under_it(self):
+        assert decided(raised_status(503, Retry_After="7")._replace(wait=3.0)) == Retry(7.0)
+
+
+class TestTimeout:
+    def test_no_wait_is_begun_that_would_end_after_it(self):
+        assert decided(BROKEN, RetryPolicy(timeout=5), elapsed=3.9) == Retry(1.0)
+        assert decided(BROKEN, RetryPolicy(timeout=5), elapsed=4.0) == GiveUp("timeout")
+
+    def test_a_retry_after_that_does_not_fit_ends_the_call_at_once(self):
+        assert decided(raised_status(503, Retry_After="7"), RetryPolicy(timeout=5)) == GiveUp("timeout")
+
+    def test_a_timeout_error_needs_room_for_the_wait_and_another_attempt(self):
+        assert decided(raised(TimeoutError()), RetryPolicy(timeout=5), elapsed=1.0) == Retry(1.0)
+        assert decided(raised(TimeoutError()), RetryPolicy(timeout=1.0), elapsed=0.3) == GiveUp("timeout")
+
+    def test_the_deadline_itself_is_the_end_whatever_is_named(self):
+        policy = RetryPolicy(timeout=5, exceptions=(KeyError,))
+        assert decided(raised(TimeoutError()), policy, elapsed=5.0) == GiveUp("timeout")
+        assert decided(raised(TimeoutError()), policy, elapsed=4.0) == Accept()
+
+
+headers = st.none() | st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=30)
+outcomes = st.one_of(
+    st.builds(
+        lambda status, value: raised_status(status, **({} if value is None else {"Retry_After": value})),
+        st.integers(100, 599),
+        headers | st.integers(0, 10**12).map(str),
+    ),
+    st.sampled_from([Outcome(), BROKEN, REFUSED, raised(TimeoutError()), raised(ValueError())]),
+    st.builds(lambda after: raised(TryAgain(after=after)), st.none() | st.floats()),
+)
+policies = st.builds(
+    RetryPolicy,
+    max_retries=st.integers(1, 100),
+    max_delay=st.floats(1, 1e6),
+    jitter=st.sampled_from(JITTERS),
+    max_retry_after=st.floats(0, 1e6),
+    timeout=st.none() | st.floats(0.001, 1e6),
+)
+
+
+@given(outcomes, policies, st.integers(1, 200), st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1, exclude_max=True))
+def test_every_delay_is_finite_and_within_its_caps(outcome, policy, attempt, elapsed, previous, draw):
+    decision = decide(outcome, Call(attempt, elapsed, previous), policy, draw)
+    if isinstance(decision, Retry):
+        assert attempt < policy.max_retries
+        assert math.isfinite(decision.delay)
+        assert 0 <= decision.delay <= max(policy.max_delay, policy.max_retry_after)
+        assert policy.timeout is None or elapsed + decision.delay < policy.timeout
+
+
+@given(st.integers(1, 98))
+def test_delays_never_fall_from_one_attempt_to_the_next(attempt):
+    policy = RetryPolicy(max_retries=100)
+    assert decided(BROKEN, policy, attempt=attempt).delay <= decided(BROKEN, policy, attempt=attempt + 1).delay

@@ -1,0 +1,148 @@
+"""Listeners and the log."""
+
+import dataclasses
+import logging
+import subprocess
+import sys
+
+import aiohttp
+import pytest
+
+import retrykit
+from retrykit import GiveUpEvent, RetryEvent, retry_http
+from retrykit.core.listeners import describe
+from retrykit.testing import Reply
+
+
+@pytest.fixture
+async def get_user(scripted_server):
+    async with aiohttp.ClientSession() as session:
+
+        @retry_http(max_retries=2)
+        async def get_user(number, **options):
+            url = f"{scripted_server.url}/users/{number}?token=hidden-query"
+            return await session.get(url.replace("//", "//me:hidden-password@"), **options)
+
+        yield get_user
+
+
+class TestEvents:
+    async def test_there_is_one_per_retry_and_one_per_give_up(self, get_user, scripted_server, no_waits, events):
+        scripted_server.script("/users/1", 503)
+        with pytest.raises(retrykit.GiveUpError):
+            await get_user(1)
+        shared = {
+            "call": "get_user",
+            "method": "GET",
+            "origin": scripted_server.url,
+            "path": "/users/1",
+            "max_retries": 2,
+            "status": 503,
+            "exception": None,
+        }
+        retry, give_up = events
+        assert retry == RetryEvent(**shared, attempt=1, elapsed=retry.elapsed, delay=1.0)
+        assert give_up == GiveUpEvent(**shared, attempt=2, elapsed=give_up.elapsed, reason="attempts")
+        assert give_up.elapsed >= 1.0
+
+    async def test_they_are_frozen(self, events, no_waits):
+        @retry_http
+        async def fail():
+            raise TimeoutError
+
+        with pytest.raises(TimeoutError):
+            await fail()
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            events[0].attempt = 7
+        assert (events[0].exception, events[0].status, events[0].method) == (TimeoutError, None, None)
+
+    async def test_a_listener_that_fails_changes_nothing(self, get_user, scripted_server, no_waits, log):
+        heard = []
+
+        def broken(event):
+            raise RuntimeError("broken")
+
+        retrykit.set_listeners(broken, heard.append)
+        scripted_server.script("/users/1", 503, 200)
+        assert (await get_user(1)).status == 200
+        assert len(heard) == 1
+        assert "the listener" in log.text
+        assert "broken" in log.text
+
+    async def test_a_log_that_fails_changes_nothing(self, get_user, scripted_server, no_waits, monkeypatch):
+        class Broken(logging.Handler):
+            def emit(self, record):
+                raise RuntimeError("broken")
+
+        logger = logging.getLogger("retrykit")
+        monkeypatch.setattr(logger, "handlers", [Broken()])
+        monkeypatch.setattr(logger, "level", logging.INFO)
+        scripted_server.script("/users/1", 503, 200)
+        assert (await get_user(1)).status == 200
+
+    async def test_success_and_permanent_failure_are_no_events(self, get_user, scripted_server, events):
+        scripted_server.script("/users/1", 200)
+        await get_user(1)
+        await get_user(2)
+        assert events == []
+
+    def test_a_listener_must_be_callable(self):
+        with pytest.raises(TypeError, match="'log' can't be called; a listener is a function"):
+            retrykit.set_listeners("log")
+
+
+class TestLog:
+    async def test_each_is_one_line_with_the_fields_in_extra(self, get_user, scripted_server, no_waits, log):
+        scripted_server.script("/users/1", Reply(503, "hidden-body"))
+        with pytest.raises(retrykit.GiveUpError):
+            await get_user(1, headers={"X-Key": "hidden-header"})
+        retry, give_up = log.records
+        where = f"GET {scripted_server.url}/users/1"
+        assert (retry.levelname, retry.message) == ("INFO", f"get_user: {where} attempt 1 of 2: 503, next in 1 s")
+        assert (give_up.levelname, give_up.message) == ("WARNING", f"get_user: {where} attempt 2 of 2: 503, gave up (attempts)")
+        assert (retry.call, retry.attempt, retry.status, retry.delay) == ("get_user", 1, 503, 1.0)
+        assert (give_up.reason, give_up.path, give_up.exception) == ("attempts", "/users/1", None)
+
+    async def test_nothing_secret_is_in_it(self, get_user, scripted_server, no_waits, log):
+        scripted_server.script("/users/1", Reply(503, "hidden-body"))
+        with pytest.raises(retrykit.GiveUpError) as raised:
+            await get_user(1, headers={"X-Key": "hidden-header"}, data="hidden-request-body")
+        shown = [str(record.__dict__) for record in log.records] + [str(raised.value), repr(raised.value)]
+        assert "hidden" not in "".join(shown)
+
+    async def test_an_exception_is_named_and_not_quoted(self, no_waits, log):
+        @retry_http(max_retries=2)
+        async def fail(secret):
+            raise TimeoutError(secret)
+
+        with pytest.raises(TimeoutError):
+            await fail("hidden")
+        assert [record.message for record in log.records] == [
+            "fail: attempt 1 of 2: TimeoutError, next in 1 s",
+            "fail: attempt 2 of 2: TimeoutError, gave up (attempts)",
+        ]
+        assert log.records[0].exception == "TimeoutError"
+
+    def test_a_value_that_was_refused_says_so(self):
+        event = RetryEvent(
+            call="poll", method=None, origin=None, path=None, attempt=1, max_retries=3, status=None, exception=None,
+            elapsed=0.0, delay=1.0,
+        )  # fmt: skip
+        assert describe(event) == "poll: attempt 1 of 3: refused by retry_if, next in 1 s"
+
+    async def test_a_level_that_is_off_costs_no_line(self, get_user, scripted_server, no_waits, caplog):
+        caplog.set_level(logging.ERROR, "retrykit")
+        scripted_server.script("/users/1", 503, 200)
+        await get_user(1)
+        assert caplog.records == []
+
+    def test_a_program_without_logging_hears_nothing(self):
+        program = (
+            "import asyncio, retrykit\n"
+            "@retrykit.retry_http(base_delay=0)\n"
+            "async def fail(): raise TimeoutError\n"
+            "try: asyncio.run(fail())\n"
+            "except TimeoutError: pass\n"
+        )
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+        assert run.stderr == ""

@@ -1,0 +1,108 @@
+"""The helpers that are retried already."""
+
+import asyncio
+import inspect
+
+import aiohttp
+import pytest
+
+import retrykit
+from retrykit import GiveUpError, ResponseError, RetryPolicy, fetch_bytes, fetch_json, fetch_text
+from retrykit.testing import Disconnect, Reply, Truncated
+
+
+@pytest.fixture
+async def session():
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.mark.parametrize("helper", [retrykit.get, retrykit.post])
+async def test_get_and_post_give_a_response(session, scripted_server, no_waits, helper):
+    scripted_server.script("/x", 503, Reply(404, "not here"), method=helper.__name__)
+    response = await helper(session, f"{scripted_server.url}/x", params={"q": "1"})
+    assert (response.status, await response.text()) == (404, "not here")
+    assert [request.query["q"] for request in scripted_server.requests()] == ["1", "1"]
+
+
+async def test_get_raises_what_was_given_up_on(session, scripted_server, no_waits):
+    scripted_server.script("/down", 503)
+    with pytest.raises(GiveUpError):
+        await retrykit.get(session, f"{scripted_server.url}/down")
+
+
+async def test_post_is_not_sent_again_where_it_may_have_been_processed(session, scripted_server, no_waits):
+    scripted_server.script("/x", Disconnect(), 200)
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await retrykit.post(session, f"{scripted_server.url}/x", data=b"x")
+    assert (await retrykit.post(session, f"{scripted_server.url}/x", data={"a": "1"}, idempotent=True)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("helper", "value"), [(fetch_json, {"id": 1}), (fetch_text, '{"id": 1}'), (fetch_bytes, b'{"id": 1}')]
+)
+class TestFetch:
+    async def test_the_body_is_read_inside_the_retried_call(self, session, scripted_server, no_waits, helper, value):
+        scripted_server.script("/x", 503, Truncated({"id": 1}), {"id": 1})
+        assert await helper(f"{scripted_server.url}/x", session=session) == value
+        assert no_waits == [1.0, 2.0]
+        assert not session.closed
+
+    async def test_without_a_session_it_makes_one(self, scripted_server, no_waits, helper, value):
+        scripted_server.script("/x", 503, {"id": 1})
+        assert await helper(f"{scripted_server.url}/x") == value
+
+    async def test_a_failure_raises_with_its_body(self, scripted_server, no_waits, helper, value):
+        scripted_server.script("/missing", Reply(404, "not here"))
+        scripted_server.script("/down", Reply(503, "busy"))
+        with pytest.raises(ResponseError) as raised:
+            await helper(f"{scripted_server.url}/missing")
+        assert raised.value.body == b"not here"
+        assert no_waits == []
+        with pytest.raises(GiveUpError) as raised:
+            await helper(f"{scripted_server.url}/down")
+        assert (raised.value.body, raised.value.reason) == (b"busy", "attempts")
+
+    async def test_options_go_by_retry_with_or_with_the_call(self, scripted_server, no_waits, helper, value):
+        scripted_server.script("/down", 503)
+        url = f"{scripted_server.url}/down"
+        for call in (
+            helper.retry_with(max_retries=2)(url),
+            helper(url, max_retries=2),
+            helper(url, policy=RetryPolicy(max_retries=2)),
+            helper.retry_with(max_retries=5)(url, max_retries=2),
+        ):
+            with pytest.raises(GiveUpError):
+                await call
+        assert no_waits == [1.0] * 4
+        assert helper.policy == RetryPolicy()
+        assert helper.retry_with(max_retries=2).policy == RetryPolicy(max_retries=2)
+
+    async def test_timeout_bounds_the_call(self, scripted_server, helper, value):
+        scripted_server.script("/slow", Reply(delay=30))
+        with pytest.raises(TimeoutError):
+            await helper(f"{scripted_server.url}/slow", timeout=0.1)
+
+    async def test_its_face(self, helper, value):
+        assert inspect.iscoroutinefunction(helper)
+        assert list(inspect.signature(helper).parameters) == ["url", "session", "options"]
+        assert inspect.iscoroutinefunction(helper.__wrapped__)
+
+
+async def test_a_client_timeout_bounds_the_call_and_each_attempt(scripted_server):
+    scripted_server.script("/slow", Reply(delay=30), {"id": 1})
+    timeout = aiohttp.ClientTimeout(total=20, sock_read=0.1)
+    assert await fetch_json(f"{scripted_server.url}/slow", timeout=timeout, base_delay=0) == {"id": 1}
+
+
+async def test_a_url_that_cannot_be_read_is_aiohttps_to_refuse(no_waits):
+    with pytest.raises(aiohttp.InvalidURL):
+        await fetch_json("http://[::")
+    assert no_waits == []
+
+
+async def test_a_hundred_at_once(session, scripted_server, no_waits):
+    for n in range(100):
+        scripted_server.script(f"/{n}", 503, {"n": n})
+    urls = [f"{scripted_server.url}/{n}" for n in range(100)]
+    assert await asyncio.gather(*(fetch_json(url, session=session) for url in urls)) == [{"n": n} for n in range(100)]

@@ -78,10 +78,8 @@ def seconds(name: str, value: Any) -> float:
     return float(given)
 
 
-def limit(name: str, value: Any) -> float | None:
-    """A finite time above 0, or none."""
-    if value is None:
-        return None
+def limit(name: str, value: Any) -> float:
+    """A finite time above 0."""
     given = seconds(name, value)
     if given == 0:
         raise ValueError(f"{name}=0 leaves no time for an attempt; write {name}=None for no limit")

@@ -147,8 +147,8 @@ class AsyncHTTPClient:
             data: The body to send. A dict or list goes as JSON; bytes, str, an `aiohttp.FormData` or a file as it is.
             **options: aiohttp's options of a request, and those of a `RetryPolicy`.
 
-        A POST is not idempotent: it is sent again where it was not taken up (no connection, or a status of 408, 425, 429
-        or 503), and elsewhere only with `idempotent=True` or an `Idempotency-Key` header. The same goes for PATCH.
+        A POST is not idempotent: it is sent again where it was not taken up (no connection, or a status of 408, 425,
+        429 or 503), and elsewhere only with `idempotent=True` or an `Idempotency-Key` header. The same goes for PATCH.
         """
         return await self._call("POST", path, read_json, {**options, "data": data})
 

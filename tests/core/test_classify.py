@@ -1,6 +1,5 @@
 """What a failure means for another attempt."""
 
-import asyncio
 import socket
 import ssl
 
@@ -17,7 +16,9 @@ from retrykit.core.classify import Kind, kind_of_class, kind_of_error, kind_of_s
 
 KEY = ConnectionKey("localhost", 1, False, True, None, None, None)
 STATUSES = RetryPolicy().statuses
-REQUEST = aiohttp.RequestInfo(URL("http://localhost/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://localhost/"))
+REQUEST = aiohttp.RequestInfo(
+    URL("http://localhost/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://localhost/")
+)
 
 
 def kind(error, statuses=STATUSES, exceptions=TRANSIENT_ERRORS):
@@ -58,7 +59,6 @@ def test_unsent(error):
         aiohttp.ServerTimeoutError(),
         aiohttp.ClientPayloadError("cut"),
         TimeoutError(),
-        asyncio.TimeoutError(),
         ConnectionResetError(104, "reset"),
     ],
     ids=repr,
@@ -99,7 +99,9 @@ def test_permanent_whatever_a_policy_names(error):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError(), OSError(2, "no such file"), RuntimeError("else"), aiohttp.ClientError(), KeyError()], ids=repr
+    "error",
+    [ValueError(), OSError(2, "no such file"), RuntimeError("else"), aiohttp.ClientError(), KeyError()],
+    ids=repr,
 )
 def test_anything_else_is_not_retried_unless_it_is_named(error):
     assert kind(error) is None

@@ -87,7 +87,7 @@ class TestWhatCanBeDecorated:
             assert await response.json() == {"id": 1}
 
     async def test_lambdas(self):
-        assert await retry_http(lambda word: answer(word))("hi") == "hi."
+        assert await retry_http(lambda word: answer(word, end="!"))("hi") == "hi!"
 
 
 class TestWhatIsKept:
@@ -147,7 +147,7 @@ class TestOptions:
 class TestWhatIsRefused:
     @pytest.mark.parametrize("given", [3, "fast", RetryPolicy(), None.__class__], ids=repr)
     def test_what_is_no_function(self, given):
-        with pytest.raises(TypeError, match="retry_http (was given|can't decorate)"):
+        with pytest.raises(TypeError, match=r"retry_http (was given|can't decorate)"):
             retry_http(given)
 
     def test_options_without_their_names_are_shown_how(self):
@@ -170,7 +170,9 @@ class TestWhatIsRefused:
                 retry_http(generator)
 
     def test_a_coroutine_that_was_called_already(self):
-        with pytest.raises(TypeError, match=r"the coroutine answer\(\.\.\.\), which runs only once; decorate the function"):
+        with pytest.raises(
+            TypeError, match=r"the coroutine answer\(\.\.\.\), which runs only once; decorate the function"
+        ):
             retry_http(answer())
 
     async def test_a_plain_function_at_the_call(self):

@@ -80,6 +80,12 @@ class TestEvents:
         scripted_server.script("/users/1", 503, 200)
         assert (await get_user(1)).status == 200
 
+    async def test_nobody_has_to_listen(self, get_user, scripted_server, no_waits, log):
+        retrykit.set_listeners()
+        scripted_server.script("/users/1", 503, 200)
+        assert (await get_user(1)).status == 200
+        assert log.records == []
+
     async def test_success_and_permanent_failure_are_no_events(self, get_user, scripted_server, events):
         scripted_server.script("/users/1", 200)
         await get_user(1)
@@ -99,7 +105,8 @@ class TestLog:
         retry, give_up = log.records
         where = f"GET {scripted_server.url}/users/1"
         assert (retry.levelname, retry.message) == ("INFO", f"get_user: {where} attempt 1 of 2: 503, next in 1 s")
-        assert (give_up.levelname, give_up.message) == ("WARNING", f"get_user: {where} attempt 2 of 2: 503, gave up (attempts)")
+        line = f"get_user: {where} attempt 2 of 2: 503, gave up (attempts)"
+        assert (give_up.levelname, give_up.message) == ("WARNING", line)
         assert (retry.call, retry.attempt, retry.status, retry.delay) == ("get_user", 1, 503, 1.0)
         assert (give_up.reason, give_up.path, give_up.exception) == ("attempts", "/users/1", None)
 

@@ -9,7 +9,8 @@ import pytest
 import tenacity
 
 import retrykit
-from retrykit import GiveUpError, RetryPolicy, TryAgain, attempt_number, attempts_of, retry_http
+from retrykit import GiveUpError, TryAgain, attempt_number, attempts_of, retry_http
+from retrykit.core.scope import time_left
 from retrykit.testing import Disconnect, Reply, Reset, Truncated
 
 
@@ -69,7 +70,7 @@ class TestAttempts:
         assert response.status == status
         assert len(scripted_server.requests("/answer")) == 1
 
-    @pytest.mark.parametrize("fault", [Reset(), Disconnect(), Truncated({"id": 1})], ids=lambda fault: type(fault).__name__)
+    @pytest.mark.parametrize("fault", [Reset(), Disconnect(), Truncated({"id": 1})], ids=str)
     async def test_a_connection_that_breaks_is_retried(self, read, scripted_server, no_waits, fault):
         scripted_server.script("/broken", fault, fault, {"id": 1})
         # aiohttp repeats a GET once by itself where the connection broke before the answer.
@@ -105,6 +106,13 @@ class TestAttempts:
         assert answers == [({"caller": n}, 0 if n % 3 == 0 else n % 3 + 1) for n in range(100)]
         assert sorted(no_waits) == [1.0] * 66 + [2.0] * 33
 
+    async def test_jitter_draws_each_wait(self, fetch, scripted_server, no_waits):
+        scripted_server.script("/down", 503)
+        with pytest.raises(GiveUpError):
+            await retry_http(max_retries=30, max_delay=10, jitter="full")(fetch)("/down")
+        assert all(0 <= wait < 10 for wait in no_waits)
+        assert len(set(no_waits)) == 29
+
     async def test_disabled_makes_one_attempt(self, fetch, scripted_server, retries_disabled):
         scripted_server.script("/down", 503)
         with pytest.raises(GiveUpError) as raised:
@@ -129,9 +137,7 @@ class TestGivingUp:
         ]
         assert attempts_of(error) == error.attempts
         where = f"GET {scripted_server.url}/down"
-        assert str(error) == (
-            f"503 Service Unavailable: {where} (gave up after 3 attempts in 3.0 s: 503, 503, 503)"
-        )
+        assert str(error) == (f"503 Service Unavailable: {where} (gave up after 3 attempts in 3.0 s: 503, 503, 503)")
         assert repr(error) == f"<GiveUpError {error}>"
 
     async def test_an_exception_comes_out_as_itself_with_a_note(self, session, no_waits, unused_tcp_port):
@@ -304,7 +310,7 @@ class TestStrategies:
 
         response = await retry_http(retry_if=retry_if)(fetch)("/new")
         assert response.status == 200
-        assert [getattr(outcome, "status", None) for outcome in seen if isinstance(outcome, aiohttp.ClientResponse)] == [500, 200]
+        assert [outcome.status for outcome in seen if isinstance(outcome, aiohttp.ClientResponse)] == [500, 200]
         assert len(scripted_server.requests("/new")) == 3
 
     async def test_a_response_it_refuses_to_the_end_is_given_up_on(self, fetch, scripted_server, no_waits):
@@ -328,6 +334,20 @@ class TestStrategies:
         with pytest.raises(ZeroDivisionError):
             await retry_http(retry_if=lambda _: 1 / 0)(fetch)("/ok")
         assert not session.connector._acquired
+
+    async def test_one_that_fails_on_a_value_comes_out_too(self):
+        @retry_http(retry_if=lambda value: value["missing"])
+        async def answer():
+            return {}
+
+        with pytest.raises(KeyError, match="missing"):
+            await answer()
+
+    async def test_a_first_attempt_that_they_accept_is_all_there_is(self, fetch, scripted_server, events):
+        scripted_server.script("/ok", 200)
+        response = await retry_http(retry_if=lambda _: False)(fetch)("/ok")
+        assert attempts_of(response) == ()
+        assert events == []
 
     @pytest.mark.parametrize("answer", [-1, float("nan"), float("inf"), None, "2"])
     async def test_a_wait_that_is_no_time_is_refused(self, fetch, scripted_server, answer):
@@ -416,6 +436,23 @@ class TestTime:
         with pytest.raises(TimeoutError):
             await retry_http(timeout=0.2, attempt_timeout=0.15, base_delay=0.01)(fetch)("/slow")
         assert len(scripted_server.requests("/slow")) == 2
+
+    async def test_a_call_inside_of_another_sees_the_nearer_deadline(self, no_waits):
+        seen = []
+
+        async def look():
+            seen.append(time_left())
+
+        @retry_http(timeout=10)
+        async def outer():
+            await retry_http(timeout=100)(look)()
+            await retry_http(timeout=5)(look)()
+            await retry_http(attempt_timeout=5)(look)()
+            await look()
+
+        await outer()
+        assert [round(left) for left in seen] == [10, 5, 10, 10]
+        assert time_left() is None
 
     async def test_elapsed_counts_from_the_start_where_time_is_limited(self, fetch, scripted_server, events):
         scripted_server.script("/slow", Reply(503, delay=0.1), 200)
@@ -512,26 +549,30 @@ class TestCancellation:
 
 
 class TestNothingIsLeft:
-    @pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy(timeout=30), RetryPolicy(retry_if=lambda _: False)], ids=str)
-    async def test_no_reference_cycles(self, fetch, scripted_server, no_waits, policy):
+    @pytest.mark.parametrize("options", [{}, {"timeout": 30}, {"retry_if": lambda _: False}], ids=str)
+    async def test_no_reference_cycles(self, fetch, scripted_server, no_waits, options):
         scripted_server.script("/flaky", 503, 200)
         scripted_server.script("/down", 503)
 
-        @retry_http(policy=policy)
+        @retry_http(**options)
         async def raises(error):
-            raise error()
+            raise error
 
-        @retry_http(policy=policy)
+        @retry_http(**options)
         async def asks():
             try:
                 raise KeyError
             except KeyError as error:
                 raise TryAgain from error
 
+        flaky = retry_http(**options)(fetch)
+
         async def all_kinds_of_calls():
             await raises_in(raises(TimeoutError), TimeoutError)
             await raises_in(raises(ValueError), ValueError)
             await raises_in(asks(), KeyError)
+            await raises_in(flaky("/down"), GiveUpError)
+            (await flaky("/flaky")).release()
 
         async def raises_in(call, expected):
             try:
@@ -556,7 +597,8 @@ class TestNothingIsLeft:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         gc.collect()
-        assert not [o for o in gc.get_objects() if isinstance(o, aiohttp.ClientResponse) and str(o.url).startswith(scripted_server.url)]
+        responses = [each for each in gc.get_objects() if isinstance(each, aiohttp.ClientResponse)]
+        assert not [response for response in responses if str(response.url).startswith(scripted_server.url)]
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

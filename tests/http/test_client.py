@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 
 import aiohttp
 import pytest
@@ -46,7 +47,7 @@ class TestVerbs:
         assert await client.delete("/x") is None
 
     async def test_get_text_and_get_bytes(self, client, scripted_server):
-        scripted_server.script("/page", Reply(200, "é".encode("latin-1"), {"Content-Type": "text/plain; charset=latin-1"}))
+        scripted_server.script("/page", Reply(200, b"\xe9", {"Content-Type": "text/plain; charset=latin-1"}))
         assert await client.get_text("/page") == "é"
         assert await client.get_bytes("/page") == b"\xe9"
 
@@ -111,7 +112,7 @@ class TestStatuses:
         assert str(error) == f"{status} {error.message}: GET {scripted_server.url}/x"
         assert len(scripted_server.requests()) == 1
 
-    async def test_503_503_200_takes_three_requests_and_waits_of_1_and_2_seconds(self, client, scripted_server, no_waits):
+    async def test_503_503_200_takes_three_requests_and_two_waits(self, client, scripted_server, no_waits):
         scripted_server.script("/flaky", 503, 503, {"id": 1})
         assert await client.get("/flaky") == {"id": 1}
         assert no_waits == [1.0, 2.0]
@@ -145,7 +146,7 @@ class TestRepeating:
         assert [request.json() for request in scripted_server.requests()] == [{"name": "x"}] * 2
 
     @pytest.mark.parametrize("fault", [502, Disconnect(), Reset(), Truncated()], ids=str)
-    async def test_a_post_that_may_have_been_processed_is_not_sent_again(self, client, scripted_server, no_waits, fault):
+    async def test_a_post_that_may_be_done_is_not_sent_again(self, client, scripted_server, no_waits, fault):
         scripted_server.script("/items", fault, 200)
         with pytest.raises(aiohttp.ClientError):
             await client.post("/items", {"name": "x"})
@@ -169,7 +170,7 @@ class TestRepeating:
             yield b"thing"
 
         scripted_server.script("/items", 503, 200)
-        with pytest.raises(GiveUpError, match="a body of type async_generator can't be sent again: pass bytes or str") as raised:
+        with pytest.raises(GiveUpError, match="a body of type async_generator can't be sent again") as raised:
             await client.post("/items", generate())
         assert raised.value.reason == "body"
         assert [request.body for request in scripted_server.requests()] == [b"something"]
@@ -287,6 +288,10 @@ class TestOptions:
         assert policy(policy=RetryPolicy(max_retries=7, timeout=9)) == RetryPolicy(max_retries=7, timeout=9)
         assert policy(max_retries=2, policy=RetryPolicy(max_retries=7)) == RetryPolicy(max_retries=2, timeout=30)
         assert policy(jitter="full", statuses={500}) == RetryPolicy(jitter="full", statuses={500}, timeout=30)
+
+    def test_the_signature_says_whose_defaults_they_are(self):
+        signature = str(inspect.signature(AsyncHTTPClient))
+        assert "= the policy's" in signature
 
     async def test_a_call_can_have_its_own(self, client, scripted_server, no_waits):
         scripted_server.script("/down", 503)
@@ -448,7 +453,7 @@ class TestAddresses:
     @pytest.mark.parametrize("verb", ["get", "request"])
     async def test_nothing_in_a_path_leads_elsewhere(self, scripted_server, path, verb):
         async with AsyncHTTPClient(scripted_server.url + "/v1") as client:
-            with pytest.raises(ValueError, match="server|leads out of /v1"):
+            with pytest.raises(ValueError, match=r"server|leads out of /v1"):
                 await (client.get(path) if verb == "get" else client.request("GET", path))
         assert scripted_server.requests() == []
 

@@ -15,7 +15,17 @@ async def generate():
 
 @pytest.mark.parametrize(
     "data",
-    [None, b"", bytearray(b"x"), memoryview(b"x"), "", {"a": "1", "b": 2}, MultiDict(a="1"), [("a", "1")], (("a", b"1"),)],
+    [
+        None,
+        b"",
+        bytearray(b"x"),
+        memoryview(b""),
+        "",
+        {"a": "1", "b": 2},
+        MultiDict(a="1"),
+        [("a", "1")],
+        (("a", b""),),
+    ],
     ids=repr,
 )
 def test_it_can(data):

@@ -102,4 +102,5 @@ def test_the_fixtures(pytester):
             assert len(scripted_server.requests()) == 1
         """
     )
-    pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider").assert_outcomes(passed=2)
+    options = ("-W", "error", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=2)

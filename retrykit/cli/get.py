@@ -53,18 +53,15 @@ _ENDINGS = (
     _Ending(aiohttp.ClientPayloadError, 61, "the body can't be decoded", cause=http_exceptions.ContentEncodingError),
     _Ending(aiohttp.ClientPayloadError, 18, "the body was cut short"),
     _Ending(aiohttp.ClientError, 56, "the connection broke"),
-    _Ending(OSError, 56, "the connection broke"),
 )
 _FAILURES = tuple({ending.error for ending in _ENDINGS})
 
 EXIT_CODES = {
     0: "the body was written",
-    2: "wrong arguments",
     _UNWRITTEN: "the body could not be written",
-    130: "interrupted",
     **{ending.code: ending.meaning for ending in _ENDINGS},
 }
-"""What the exit codes mean; those of failures are curl's."""
+"""What the exit codes mean; they are curl's."""
 
 
 def run(url: str, policy: RetryPolicy) -> int:

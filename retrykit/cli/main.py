@@ -48,12 +48,16 @@ def _parser() -> ArgumentParser:
             help="fetch a URL, with retries",
             description="Fetch a URL. The body goes to standard output. Attempts that fail are reported\n"
             "on standard error; where none does, nothing is.",
-            epilog="exit codes, as of curl:\n"
-            + "\n".join(f"  {code:3}  {get.EXIT_CODES[code]}" for code in sorted(get.EXIT_CODES)),
+            epilog=_exit_codes(),
             formatter_class=RawDescriptionHelpFormatter,
         )
     )
     return parser
+
+
+def _exit_codes() -> str:
+    meanings = {**get.EXIT_CODES, _CANT_RUN: "wrong arguments", _INTERRUPTED: "interrupted"}
+    return "exit codes, as of curl:\n" + "\n".join(f"  {code:<5}{meanings[code]}" for code in sorted(meanings))
 
 
 def _version() -> str:

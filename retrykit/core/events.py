@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from aiohttp import ClientResponse
 from yarl import URL
 
 Reason = Literal["attempts", "stop", "timeout", "retry_after", "not_repeatable", "body"]
@@ -104,6 +105,7 @@ class GiveUpEvent(FailedAttempt):
 Event = RetryEvent | GiveUpEvent
 
 _ATTEMPTS = "_retrykit_attempts"
+_REMEMBERING = (BaseException, ClientResponse)
 
 
 def attempts_of(outcome: object) -> tuple[Attempt, ...]:
@@ -112,11 +114,13 @@ def attempts_of(outcome: object) -> tuple[Attempt, ...]:
     Empty where its first attempt was the only one and was not given up on, and for anything that no call of
     retrykit raised or returned.
     """
-    attempts: tuple[Attempt, ...] = getattr(outcome, "__dict__", {}).get(_ATTEMPTS, ())
+    if not isinstance(outcome, _REMEMBERING):
+        return ()
+    attempts: tuple[Attempt, ...] = vars(outcome).get(_ATTEMPTS, ())
     return attempts
 
 
 def remember(outcome: object, attempts: tuple[Attempt, ...]) -> None:
-    """Let `attempts_of(outcome)` be these, where the object has room for them."""
-    if hasattr(outcome, "__dict__"):
-        outcome.__dict__[_ATTEMPTS] = attempts
+    """Let `attempts_of(outcome)` be these. Only exceptions and responses are marked; a value is the caller's own."""
+    if isinstance(outcome, _REMEMBERING):
+        vars(outcome)[_ATTEMPTS] = attempts

@@ -182,6 +182,7 @@ class AsyncHTTPClient:
         response is handed over, unless `on_give_up="raise"`.
         """
         send, request = self._for_call(self._send, options)
+        request.setdefault("raise_for_status", False)  # also where a session that was handed in says otherwise
         return ResponseContext(send(self._opened(), method, _join(self._base_url, path), request))
 
     async def close(self) -> None:

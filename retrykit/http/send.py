@@ -139,7 +139,8 @@ async def fetch(session: ClientSession, method: str, url: StrOrURL, request: dic
     Raises:
         ResponseError: The status is 400 or more.
     """
-    async with await send(session, method, url, request) as response:
+    # A session may raise by itself on such a status, and would leave the body behind.
+    async with await send(session, method, url, {**request, "raise_for_status": False}) as response:
         if response.status >= 400:
             raise ResponseError.of(response, await drain(response, scope.time_left()))
         return await read(response)

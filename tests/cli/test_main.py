@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from retrykit.cli import get
 from retrykit.cli.main import main
 
 
@@ -46,9 +45,12 @@ class TestHelp:
         assert "for the whole call, attempts and waits together (default: 30)" in text
 
     def test_get_lists_every_exit_code(self, capsys):
-        text = shown(capsys, "get", "--help")
-        assert {0, 1, 2, 3, 6, 7, 8, 18, 22, 23, 28, 35, 47, 52, 56, 60, 61, 130} == set(get.EXIT_CODES)
-        assert all(f" {code} {meaning}" in text for code, meaning in get.EXIT_CODES.items())
+        with pytest.raises(SystemExit):
+            main(["get", "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        lines = lines[lines.index("exit codes, as of curl:") + 1 :]
+        codes = [int(line.split()[0]) for line in lines]
+        assert codes == [0, 1, 2, 3, 6, 7, 8, 18, 22, 23, 28, 35, 47, 52, 56, 60, 61, 130]
 
     def test_no_line_of_the_help_is_wider_than_a_terminal(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "80")

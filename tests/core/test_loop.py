@@ -1,8 +1,12 @@
 """One call, over real sockets: attempts, waits, what comes out, and what is left behind."""
 
 import asyncio
+import copy
 import gc
 import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -86,6 +90,23 @@ class TestAttempts:
         await retry_http(fetch)("/limited")
         assert no_waits == [7.0]
 
+    async def test_a_date_without_a_date_to_measure_it_by_counts_from_now(self, session, no_waits):
+        async def serve(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+            writer.write(f"HTTP/1.1 503 Busy\r\nRetry-After: {when}\r\nContent-Length: 0\r\n\r\n".encode())
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(GiveUpError):
+            await retry_http(max_retries=2)(session.get)(f"http://{host}:{port}/")
+        assert 25 < no_waits[0] <= 30
+        server.close()
+        await session.close()
+        await server.wait_closed()
+
     async def test_a_permanent_failure_comes_out_at_once_and_untouched(self, session, no_waits):
         with pytest.raises(aiohttp.InvalidURL) as raised:
             await retry_http()(session.get)("http://")
@@ -139,6 +160,7 @@ class TestGivingUp:
         where = f"GET {scripted_server.url}/down"
         assert str(error) == (f"503 Service Unavailable: {where} (gave up after 3 attempts in 3.0 s: 503, 503, 503)")
         assert repr(error) == f"<GiveUpError {error}>"
+        assert str(copy.copy(error)) == str(error)
 
     async def test_an_exception_comes_out_as_itself_with_a_note(self, session, no_waits, unused_tcp_port):
         with pytest.raises(aiohttp.ClientConnectorError) as raised:
@@ -329,11 +351,28 @@ class TestStrategies:
         assert no_waits == [1.0, 2.0]
         assert events[-1].reason == "attempts"
 
-    async def test_a_strategy_that_fails_comes_out_and_leaves_no_connection(self, fetch, scripted_server, session):
-        scripted_server.script("/ok", Reply(200, b"x" * 100_000))
-        with pytest.raises(ZeroDivisionError):
-            await retry_http(retry_if=lambda _: 1 / 0)(fetch)("/ok")
-        assert not session.connector._acquired
+    async def test_a_value_is_handed_on_untouched(self, no_waits):
+        values = [None, SimpleNamespace(id=1)]
+
+        @retry_http(retry_if=lambda value: value is None)
+        async def poll():
+            return values.pop(0)
+
+        value = await poll()
+        assert value == SimpleNamespace(id=1)
+        assert attempts_of(value) == ()
+
+    async def test_a_strategy_that_fails_comes_out_and_leaves_no_connection(self, fetch, scripted_server):
+        seen = []
+
+        def fail(response):
+            seen.append(response)
+            raise KeyError
+
+        scripted_server.script("/ok", Reply(200, b"x" * 1_000_000))
+        with pytest.raises(KeyError):
+            await retry_http(retry_if=fail)(fetch)("/ok")
+        assert seen[0].closed
 
     async def test_one_that_fails_on_a_value_comes_out_too(self):
         @retry_http(retry_if=lambda value: value["missing"])
@@ -433,9 +472,10 @@ class TestTime:
 
     async def test_an_attempt_gets_no_more_than_what_is_left(self, fetch, scripted_server):
         scripted_server.script("/slow", Reply(delay=30))
-        with pytest.raises(TimeoutError):
-            await retry_http(timeout=0.2, attempt_timeout=0.15, base_delay=0.01)(fetch)("/slow")
+        with pytest.raises(TimeoutError) as raised:
+            await retry_http(timeout=0.5, attempt_timeout=0.4, base_delay=0.01)(fetch)("/slow")
         assert len(scripted_server.requests("/slow")) == 2
+        assert attempts_of(raised.value)[-1].elapsed < 0.75
 
     async def test_a_call_inside_of_another_sees_the_nearer_deadline(self, no_waits):
         seen = []

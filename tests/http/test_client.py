@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import traceback
 
 import aiohttp
 import pytest
@@ -125,6 +126,7 @@ class TestStatuses:
             await client.get("/down")
         assert (raised.value.status, raised.value.reason, raised.value.body) == (503, "attempts", b"busy")
         assert [attempt.status for attempt in raised.value.attempts] == [503] * 3
+        assert traceback.extract_tb(raised.tb)[-1].filename.endswith("send.py")
         assert len(scripted_server.requests()) == 3
 
     async def test_a_body_that_breaks_off_is_fetched_again(self, client, scripted_server, no_waits):
@@ -366,6 +368,16 @@ class TestSession:
             await client.close()
             assert not session.closed
         assert scripted_server.requests()[0].headers["X-Mine"] == "1"
+
+    async def test_one_that_raises_by_itself_leaves_no_body_behind(self, scripted_server):
+        scripted_server.script("/x", Reply(422, "name is missing"))
+        async with aiohttp.ClientSession(raise_for_status=True) as session:
+            client = AsyncHTTPClient(scripted_server.url, session=session)
+            with pytest.raises(ResponseError) as raised:
+                await client.get("/x")
+            assert raised.value.body == b"name is missing"
+            async with client.request("GET", "/x") as response:
+                assert response.status == 422
 
     async def test_concurrent_first_uses_share_one(self, scripted_server):
         scripted_server.script("/x", 200)

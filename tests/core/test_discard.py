@@ -136,8 +136,7 @@ async def test_cancellation_closes_the_response(session):
 
 
 async def test_draining_ends_with_the_call(session):
-    async with raw_server(head(100), b"drip") as (url, _):
+    async with raw_server(head(100), *[b"."] * 50) as (url, _):
         response = await session.get(url)
-        await asyncio.sleep(0.05)
-        assert await drain(response, time_left=0.0) == b"drip"
+        assert len(await drain(response, time_left=0.0)) < 5
         assert response.closed

@@ -59,8 +59,9 @@ class ResponseError(ClientResponseError):
 
     def __str__(self) -> str:
         url = self.request_info.real_url
-        status = f"{self.status} {self.message}".rstrip()
-        return f"{status}: {self.request_info.method} {origin_of(url) or ''}{url.path}"
+        # The server chose the reason phrase, and could forge lines of a log with it.
+        phrase = "".join(char for char in self.message if char.isprintable())
+        return f"{self.status} {phrase}".rstrip() + f": {self.request_info.method} {origin_of(url) or ''}{url.raw_path}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"

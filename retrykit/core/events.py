@@ -32,7 +32,7 @@ class Request(NamedTuple):
     @classmethod
     def to(cls, method: str, url: URL) -> "Request":
         """The request that goes by `method` to `url`."""
-        return cls(method, origin_of(url), url.path)
+        return cls(method, origin_of(url), url.raw_path)  # not decoded: what is decoded could forge lines of a log
 
 
 def origin_of(url: URL) -> str | None:

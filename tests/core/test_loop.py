@@ -90,6 +90,14 @@ class TestAttempts:
         await retry_http(fetch)("/limited")
         assert no_waits == [7.0]
 
+    async def test_a_server_cannot_forge_lines_of_a_log(self, session, scripted_server, no_waits, events):
+        scripted_server.script("/a\nforged", 503)
+        with pytest.raises(GiveUpError) as raised:
+            await retry_http()(session.get)(f"{scripted_server.url}/a%0aforged")
+        raised.value.message = "Busy\x1b[31m\x08"
+        assert str(raised.value).startswith(f"503 Busy[31m: GET {scripted_server.url}/a%0Aforged (gave up")
+        assert events[0].path == "/a%0Aforged"
+
     async def test_a_date_without_a_date_to_measure_it_by_counts_from_now(self, session, no_waits):
         async def serve(reader, writer):
             await reader.readuntil(b"\r\n\r\n")

@@ -2,8 +2,9 @@
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata, util
+from typing import NoReturn
 
 from retrykit.cli import get
 from retrykit.core.policy import RetryPolicy
@@ -108,5 +109,6 @@ def _get(arguments: Namespace) -> int:
             max_retries=arguments.max_retries, base_delay=arguments.base_delay, timeout=arguments.timeout
         )
     except ValueError as error:
-        arguments.refuse(str(error))
+        refuse: Callable[[str], NoReturn] = arguments.refuse
+        refuse(str(error))
     return get.run(arguments.url, policy)

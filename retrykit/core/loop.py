@@ -34,9 +34,9 @@ def retrying(
     plan = _Plan(fn, policy, name, describe)
     timed, statuses, before_retry = policy.measures_time, policy.statuses, policy.before_retry
     any_result_can_fail = policy.retry_if is not None
-    first_attempt: Callable[..., Awaitable[R]] = fn
+    first_attempt: Callable[..., Awaitable[Any]] = fn
 
-    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
         run = _Run(plan, args, kwargs) if timed else None
         while True:
             try:
@@ -127,8 +127,9 @@ class _Run:
         if left is None:
             await before_retry(self._event)
             return
+        limit = clock.time_limit(left)
         try:
-            async with clock.time_limit(left) as limit:
+            async with limit:
                 await before_retry(self._event)
         except TimeoutError as error:
             if limit.expired():

@@ -140,7 +140,8 @@ class RetryPolicy:
         """
         named = type(self)(**options)
         kept = {name: value for name, value in self._named().items() if not _gives_way(name, value, named, options)}
-        return type(self)(**{**kept, **options})
+        merged: dict[str, Any] = {**kept, **options}
+        return type(self)(**merged)
 
     def _named(self) -> dict[str, Any]:
         """The options that differ from their defaults."""

@@ -121,7 +121,8 @@ def describe(method: str, url: StrOrURL, request: dict[str, Any]) -> Request:
 
 async def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any]) -> ClientResponse:
     """Send a request, within what is left of the call's time; reading the body of its response counts, too."""
-    return await session.request(method, url, **{**request, "timeout": _within_the_call(session, request)})
+    bounded: dict[str, Any] = {**request, "timeout": _within_the_call(session, request)}
+    return await session.request(method, url, **bounded)
 
 
 def _within_the_call(session: ClientSession, request: dict[str, Any]) -> ClientTimeout:

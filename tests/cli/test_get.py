@@ -230,7 +230,14 @@ class TestExitCodes:
         answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"
         self.check(get(listen(answering(answer)), "--max-retries", "1"), 61, "the body can't be decoded")
 
-    def test_130_for_ctrl_c(self, server):
+    @pytest.fixture
+    def heeds_ctrl_c(self):
+        """What a shell starts in the background ignores Ctrl-C, and so does all that it starts."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
+    def test_130_for_ctrl_c(self, heeds_ctrl_c, server):
         server.script("/down", 503)
         command = [sys.executable, "-m", "retrykit", "get", f"{server.url}/down", "--base-delay=60", "--timeout=600"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
@@ -239,7 +246,7 @@ class TestExitCodes:
             assert running.communicate(timeout=60) == (b"", b"")
         assert running.returncode == 130
 
-    def test_130_for_ctrl_c_in_this_process(self, get, listen):
+    def test_130_for_ctrl_c_in_this_process(self, heeds_ctrl_c, get, listen):
         async def interrupt(reader, writer):
             os.kill(os.getpid(), signal.SIGINT)
             await never_answer(reader, writer)

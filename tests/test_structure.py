@@ -37,6 +37,7 @@ ROOMS = {
         "listeners",
         "scope",
         "discard",
+        "run",
         "loop",
         "decorator",
     ],

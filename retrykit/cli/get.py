@@ -37,7 +37,8 @@ class _Ending(NamedTuple):
 # The first that fits. aiohttp's classes overlap: a wrong certificate is also a connection that could not be made.
 _ENDINGS = (
     _Ending(aiohttp.NonHttpUrlClientError, 1, "neither http nor https"),
-    _Ending(aiohttp.InvalidURL, 3, "malformed URL, or a redirect to one"),
+    _Ending(aiohttp.InvalidUrlRedirectClientError, 3, "a redirect to a malformed URL"),
+    _Ending(aiohttp.InvalidURL, 3, "malformed URL"),
     _Ending(aiohttp.ClientConnectorDNSError, 6, "could not resolve the host's name"),
     _Ending(UnicodeError, 6, "could not resolve the host's name"),  # It has a label that no name can have.
     _Ending(aiohttp.ClientConnectorCertificateError, 60, "the certificate is not trusted"),

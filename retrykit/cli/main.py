@@ -1,10 +1,10 @@
 """The arguments, and the way to the commands."""
 
+import math
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from importlib import metadata, util
-from typing import NoReturn
 
 from retrykit.cli import get
 from retrykit.core.policy import RetryPolicy
@@ -72,26 +72,26 @@ def _add_get_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="where to; without a scheme, http:// is put before it")
     parser.add_argument(
         "--max-retries",
-        type=int,
+        type=_attempts,
         metavar="N",
         default=RetryPolicy.max_retries,
         help="attempts in total, the first included; 1 never retries (default: %(default)s)",
     )
     parser.add_argument(
         "--base-delay",
-        type=float,
+        type=_seconds,
         metavar="SECONDS",
         default=RetryPolicy.base_delay,
         help="the wait before the second attempt; each later one is twice as long (default: %(default)g)",
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_limit,
         metavar="SECONDS",
         default=DEFAULT_TIMEOUT,
         help="for the whole call, attempts and waits together (default: %(default)g)",
     )
-    parser.set_defaults(run=_get, refuse=parser.error)
+    parser.set_defaults(run=_get)
 
 
 def _demo(_: Namespace) -> int:
@@ -104,11 +104,33 @@ def _demo(_: Namespace) -> int:
 
 
 def _get(arguments: Namespace) -> int:
-    try:
-        policy = RetryPolicy(
-            max_retries=arguments.max_retries, base_delay=arguments.base_delay, timeout=arguments.timeout
-        )
-    except ValueError as error:
-        refuse: Callable[[str], NoReturn] = arguments.refuse
-        refuse(str(error))
+    policy = RetryPolicy(
+        max_retries=arguments.max_retries,
+        base_delay=arguments.base_delay,
+        max_delay=max(RetryPolicy.max_delay, arguments.base_delay),
+        timeout=arguments.timeout,
+    )
     return get.run(arguments.url, policy)
+
+
+def _attempts(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no number of attempts; 1 is a single one, without retries")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ArgumentTypeError(f"{text!r} is no time; give a number of seconds, such as 2.5")
+    return seconds
+
+
+def _limit(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds == 0:
+        raise ArgumentTypeError(f"{text!r} leaves no time for an attempt; give a number of seconds above 0")
+    return seconds

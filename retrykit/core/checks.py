@@ -2,11 +2,12 @@
 
 import difflib
 import inspect
-import math
+import sys
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
+from aiohttp import ClientTimeout
 from tenacity.asyncio.retry import async_retry_base
 
 from retrykit.core import classify
@@ -28,7 +29,10 @@ _KNOWN_ELSEWHERE = {
     "wait_max": "max_delay",
     "max_timeout": "max_delay",
     "status_forcelist": "statuses",
+    "multiplier": "base_delay",
     "on": "exceptions",
+    "on_retry": "before_retry",
+    "retry_on": "exceptions",
     "retry": "retry_if",
     "before_sleep": "before_retry",
 }
@@ -69,21 +73,29 @@ def attempts(name: str, value: Any) -> int:
 def seconds(name: str, value: Any) -> float:
     """A finite time, 0 or more."""
     given = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(value, ClientTimeout):
+        raise TypeError(
+            f"{name}=ClientTimeout(...) is aiohttp's, and bounds single requests: give it to the session or the"
+            f" request, and bound the call with seconds, such as {name}=30"
+        )
     if not is_number(given):
         raise TypeError(
             f"{name}={value!r} is no time; write seconds as a number, such as {name}=2.5, or a datetime.timedelta"
         )
-    if not math.isfinite(given) or given < 0:
+    if not 0 <= given <= sys.float_info.max:
         raise ValueError(f"{name}={value!r} is no time to wait; write a finite number of seconds, 0 or more")
     return float(given)
 
 
 def limit(name: str, value: Any) -> float:
     """A finite time above 0."""
-    given = seconds(name, value)
-    if given == 0:
-        raise ValueError(f"{name}=0 leaves no time for an attempt; write {name}=None for no limit")
-    return given
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    if is_number(given) and given <= 0:
+        raise ValueError(
+            f"{name}={value!r} leaves no time for an attempt; write a number of seconds above 0, or {name}=None for no"
+            " limit"
+        )
+    return seconds(name, value)
 
 
 def one_of(allowed: Collection[str], name: str, value: Any) -> Any:
@@ -104,7 +116,7 @@ def statuses(name: str, value: Any) -> frozenset[int]:
     """Some HTTP statuses, or none."""
     if not isinstance(value, Iterable) or isinstance(value, str | bytes):
         raise TypeError(f"{name}={value!r} is no collection of statuses; write {name}={{429, 503}}")
-    given = frozenset(value)
+    given = tuple(value)
     for status in given:
         if not isinstance(status, int) or isinstance(status, bool) or not 100 <= status <= 599:
             raise ValueError(

@@ -12,6 +12,8 @@ import aiohttp
 import tenacity
 from aiohttp import http_exceptions
 
+from retrykit.core.errors import UsageError
+
 
 class Kind(Enum):
     """What a failed attempt did to the server."""
@@ -58,7 +60,8 @@ _KINDS: dict[type[BaseException], Kind] = {
     aiohttp.ClientConnectorCertificateError: Kind.PERMANENT,
     aiohttp.ServerFingerprintMismatch: Kind.PERMANENT,
     ssl.SSLError: Kind.PERMANENT,
-    # The request is wrong.
+    # The request, or the code that sends it, is wrong.
+    UsageError: Kind.PERMANENT,
     aiohttp.InvalidURL: Kind.PERMANENT,
     aiohttp.NonHttpUrlClientError: Kind.PERMANENT,
     aiohttp.RedirectClientError: Kind.PERMANENT,
@@ -116,7 +119,9 @@ def _kind_of_response_error(
         return Kind.UNSENT if error.status in _PROXY_MAY_RECOVER else Kind.PERMANENT
     if kind_of_class(type(error)) is Kind.PERMANENT:
         return Kind.PERMANENT
-    named = any(issubclass(name, aiohttp.ClientResponseError) and isinstance(error, name) for name in exceptions)
+    # Its subclasses can be named (a ContentTypeError has status 200); the class itself would be every status there is.
+    special = {name for name in exceptions if issubclass(name, aiohttp.ClientResponseError)}
+    named = isinstance(error, tuple(special - {aiohttp.ClientResponseError}))
     return kind_of_status(error.status) if named or error.status in statuses else None
 
 

@@ -41,40 +41,39 @@ class SystemClock:
     draw = staticmethod(random.random)
 
 
-_clock: Clock = SystemClock()
+_clocks: list[Clock] = [SystemClock()]
 
 
 def now() -> float:
     """A monotonic time in seconds."""
-    return _clock.now()
+    return _clocks[-1].now()
 
 
 def wall() -> float:
     """The time of day, in seconds since the epoch."""
-    return _clock.wall()
+    return _clocks[-1].wall()
 
 
 def sleep(seconds: float) -> Awaitable[None]:
     """Wait for so many seconds."""
-    return _clock.sleep(seconds)
+    return _clocks[-1].sleep(seconds)
 
 
 def draw() -> float:
     """A random number in [0, 1)."""
-    return _clock.draw()
+    return _clocks[-1].draw()
 
 
-def time_limit(seconds: float) -> asyncio.Timeout:
-    """Cancel what runs inside after so many real seconds, and raise `TimeoutError` in its place."""
+def time_limit(seconds: float | None) -> asyncio.Timeout:
+    """Cancel what runs inside after so many real seconds, and raise `TimeoutError` in its place; `None` never does."""
     return asyncio.timeout(seconds)
 
 
 @contextlib.contextmanager
 def using(clock: Clock) -> Iterator[None]:
-    """Run on another clock, everywhere in the process."""
-    global _clock
-    before, _clock = _clock, clock
+    """Run on another clock, everywhere in the process; of several, on the one that came last."""
+    _clocks.append(clock)
     try:
         yield
     finally:
-        _clock = before
+        _clocks.remove(clock)

@@ -4,10 +4,12 @@ It does no I/O, reads no clock and draws no random number: all of that is handed
 tables of `classify`, how long a wait is in `backoff`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from aiohttp import ClientResponse, ClientResponseError, hdrs
+from aiohttp import ClientResponse, ClientResponseError, RequestInfo, hdrs
+from multidict import CIMultiDict, MultiMapping
 
 from retrykit.core import backoff, retry_after
 from retrykit.core.classify import Kind, kind_of_error, kind_of_status
@@ -47,9 +49,7 @@ class Outcome(NamedTuple):
     def request(self) -> Request | None:
         """The request, as far as the outcome shows it."""
         source = self.source
-        if source is None:
-            return None
-        return Request.to(source.request_info.method, source.request_info.real_url)
+        return _request_of(source.request_info) if source is not None else None
 
     @property
     def asked_delay(self) -> float | None:
@@ -57,13 +57,14 @@ class Outcome(NamedTuple):
         if isinstance(self.error, TryAgain):
             return self.error.after
         source = self.source
-        if source is None or source.headers is None or hdrs.RETRY_AFTER not in source.headers:
+        if source is None or not source.headers:
             return None
-        values = source.headers.getall(hdrs.RETRY_AFTER)
-        return retry_after.seconds_to_wait(values, source.headers.get(hdrs.DATE), self.wall)
+        headers = _case_insensitive(source.headers)
+        values = headers.getall(hdrs.RETRY_AFTER, ())
+        return retry_after.seconds_to_wait(values, headers.get(hdrs.DATE), self.wall) if values else None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Call:
     """Where a call stands after an attempt. All times are seconds."""
 
@@ -114,14 +115,13 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     """
     if _ran_out_of_time(outcome, call, policy):
         return GiveUp("timeout")
-    kind = _kind(outcome, policy)
-    if kind is None or kind is Kind.PERMANENT:
+    if not can_be_retried(outcome, policy):
         return ACCEPT
     if call.attempt >= policy.max_retries:
         return GiveUp("attempts")
     if not call.sendable:
         return GiveUp("body")
-    if kind is Kind.MAYBE_PROCESSED and not call.repeatable:
+    if _kind(outcome, policy) is Kind.MAYBE_PROCESSED and not call.repeatable:
         return GiveUp("not_repeatable")
     asked = outcome.asked_delay
     if asked is not None and asked > policy.max_retry_after:
@@ -135,6 +135,20 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
 def _ran_out_of_time(outcome: Outcome, call: Call, policy: RetryPolicy) -> bool:
     """Is this the `TimeoutError` by which the call's own deadline shows?"""
     return policy.timeout is not None and call.elapsed >= policy.timeout and isinstance(outcome.error, TimeoutError)
+
+
+# aiohttp always gives these; an error that a test has made may lack the one, and have a plain dict for the other.
+def _request_of(info: RequestInfo | None) -> Request | None:
+    return Request.to(info.method, info.real_url) if info is not None else None
+
+
+def _case_insensitive(headers: Mapping[str, str]) -> MultiMapping[str]:
+    return headers if isinstance(headers, MultiMapping) else CIMultiDict(headers)
+
+
+def can_be_retried(outcome: Outcome, policy: RetryPolicy) -> bool:
+    """Would another attempt follow, if attempts, time and the request allow it?"""
+    return _kind(outcome, policy) not in (None, Kind.PERMANENT)
 
 
 def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:

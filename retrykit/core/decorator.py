@@ -5,8 +5,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
-from retrykit.core.loop import Describe, retrying
+from retrykit.core.errors import UsageError
+from retrykit.core.loop import retrying
 from retrykit.core.policy import RetryOptions, RetryPolicy
+from retrykit.core.run import Describe, Plan
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -125,23 +127,28 @@ def policy_of(policy: RetryPolicy | None, options: RetryOptions) -> RetryPolicy:
 
 
 def decorate(
-    fn: Callable[P, Awaitable[R]], policy: RetryPolicy, name: str | None = None, describe: Describe | None = None
+    fn: Callable[P, Awaitable[R]],
+    policy: RetryPolicy,
+    name: str | None = None,
+    describe: Describe | None = None,
+    *,
+    returns_response: bool = False,
 ) -> Retried[P, R]:
-    """`fn` under a policy; `name` and `describe` are as for `retrying`."""
+    """`fn` under a policy; the other arguments are those of a `Plan`."""
     if isinstance(fn, staticmethod | classmethod):
-        return cast(Retried[P, R], type(fn)(decorate(fn.__func__, policy, name, describe)))
+        return cast(Retried[P, R], type(fn)(decorate(fn.__func__, policy)))
     _refuse_unawaitable(fn)
     name = name or _name_of(fn)
     one_attempt: Callable[P, Awaitable[R]] = fn if inspect.iscoroutinefunction(fn) else _awaited(fn, name)
-    call = functools.wraps(fn)(retrying(one_attempt, policy, name, describe))
+    call = functools.wraps(fn)(retrying(one_attempt, Plan(one_attempt, policy, name, describe, returns_response)))
+    own_policy = policy
 
     def retry_with(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> Retried[P, R]:
-        changed = policy_of(policy or retried.policy, options)
-        return decorate(fn, changed, name, describe)
+        changed = policy_of(own_policy if policy is None else policy, options)
+        return decorate(fn, changed, name, describe, returns_response=returns_response)
 
-    retried = cast(Retried[P, R], call)
     vars(call).update(policy=policy, retry_with=retry_with)
-    return retried
+    return cast(Retried[P, R], call)
 
 
 def _awaited(fn: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -150,7 +157,7 @@ def _awaited(fn: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, 
     async def attempt(*args: Any, **kwargs: Any) -> Any:
         result = fn(*args, **kwargs)
         if not inspect.isawaitable(result):
-            raise TypeError(
+            raise UsageError(
                 f"retry_http: {name}() returned {_kind_of(result)}, which can't be awaited; decorate a coroutine"
                 f" function: `async def {name.rpartition('.')[2]}`, with `await` before each call of aiohttp"
             )
@@ -166,18 +173,25 @@ def _refuse_unawaitable(fn: Any) -> None:
         raise TypeError(
             f"retry_http was given the coroutine {name}(...), which runs only once; decorate the function {name}"
         )
-    if isinstance(fn, type):
+    if isinstance(fn, type) and not hasattr(fn, "__await__"):
         raise TypeError(f"retry_http can't decorate the class {name}; decorate its methods that are `async def`")
     if not callable(fn):
         raise TypeError(
             f"retry_http was given {fn!r}, which is no coroutine function; options go by name:"
             " @retry_http(max_retries=3) or @retry_http(policy=policy)"
         )
+    if inspect.isgeneratorfunction(fn) and _is_old_style_coroutine(fn):
+        return
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise TypeError(
             f"retry_http can't decorate the generator {name}, which could break off after values were handed out;"
             " decorate the `async def` function that makes the request"
         )
+
+
+def _is_old_style_coroutine(fn: Any) -> bool:
+    """Is it a generator that `types.coroutine` has made awaitable?"""
+    return bool(getattr(getattr(fn, "__code__", None), "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE)
 
 
 def _kind_of(value: object) -> str:

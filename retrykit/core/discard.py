@@ -10,7 +10,7 @@ MOST_BYTES = 64 * 1024
 MOST_SECONDS = 0.25
 
 
-async def drain(response: aiohttp.ClientResponse, time_left: float | None = None) -> bytes:
+async def drain(response: aiohttp.ClientResponse, seconds: float | None = None) -> bytes:
     """Read what is left of a response, at most 64 KiB of it and for at most 0.25 s; then let its connection go.
 
     The connection goes back to the pool where the body ended within these limits, and is closed where it did not.
@@ -18,7 +18,7 @@ async def drain(response: aiohttp.ClientResponse, time_left: float | None = None
 
     Args:
         response: The response. Afterwards it is closed.
-        time_left: Seconds until the call's deadline, if it has one.
+        seconds: How long it may take at the most, where that is less than 0.25.
 
     Returns:
         What was read.
@@ -28,7 +28,7 @@ async def drain(response: aiohttp.ClientResponse, time_left: float | None = None
         return b""  # there was no body, and the connection is free already
     body = b""
     try:
-        async with clock.time_limit(MOST_SECONDS if time_left is None else min(MOST_SECONDS, time_left)):
+        async with clock.time_limit(MOST_SECONDS if seconds is None else min(MOST_SECONDS, seconds)):
             if content.at_eof():  # the caller has read it, and aiohttp has kept what was read
                 body = (await response.read())[:MOST_BYTES]
             while len(body) < MOST_BYTES and (chunk := await content.read(MOST_BYTES - len(body))):
@@ -36,8 +36,5 @@ async def drain(response: aiohttp.ClientResponse, time_left: float | None = None
     except (aiohttp.ClientError, TimeoutError, OSError):
         pass  # the start of a body is enough, and the connection is not
     finally:
-        if content.at_eof() and content.exception() is None:
-            response.release()
-        else:
-            response.close()
+        response.close()  # Where the body has ended, its connection is back in the pool already.
     return body

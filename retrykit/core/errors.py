@@ -16,6 +16,7 @@ from typing import Self
 import tenacity
 from aiohttp import ClientResponse, ClientResponseError, RequestInfo
 from multidict import MultiMapping
+from yarl import URL
 
 from retrykit.core.events import Attempt, Reason, in_seconds, origin_of, remember
 
@@ -58,7 +59,9 @@ class ResponseError(ClientResponseError):
         )
 
     def __str__(self) -> str:
-        url = self.request_info.real_url
+        url: URL | None = getattr(self.request_info, "real_url", None)
+        if url is None:  # A test may have made it with no request.
+            return f"{self.status} {self.message}".rstrip()
         # The server chose the reason phrase, and could forge lines of a log with it.
         phrase = "".join(char for char in self.message if char.isprintable())
         return f"{self.status} {phrase}".rstrip() + f": {self.request_info.method} {origin_of(url) or ''}{url.raw_path}"
@@ -91,8 +94,12 @@ class GiveUpError(ResponseError):
             body=error.body,
         )
         made.reason, made.attempts, made.summary = reason, attempts, summary
+        made.__cause__, made.__context__ = error.__cause__, error.__context__
+        made.__suppress_context__ = error.__suppress_context__
+        for line in getattr(error, "__notes__", ()):
+            made.add_note(line)
         remember(made, attempts)
-        return made
+        return made.with_traceback(error.__traceback__)
 
     def __str__(self) -> str:
         return f"{super().__str__()} ({self.summary})"
@@ -117,19 +124,27 @@ class TryAgain(tenacity.TryAgain):
         self.after: float | None = seconds if isinstance(seconds, int | float) and seconds >= 0 else None
 
 
-def asked_for_by(error: Exception) -> Exception:
-    """The error that a `TryAgain` stands for when it has to come out: what it was raised from, else itself."""
-    if not isinstance(error, tenacity.TryAgain):
-        return error
-    origin = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+class UsageError(TypeError):
+    """What was decorated can't work. It is never retried, whatever a policy names."""
+
+
+def asked_for_by(error: tenacity.TryAgain, handled: BaseException | None) -> Exception:
+    """The error that a `TryAgain` stands for when it has to come out: what it was raised from, else itself.
+
+    Args:
+        error: Was raised by the wrapped coroutine.
+        handled: What the caller of the call is handling. Python makes it the context of all that is raised meanwhile.
+    """
+    context = None if error.__suppress_context__ or error.__context__ is handled else error.__context__
+    origin = error.__cause__ or context
     return origin if isinstance(origin, Exception) else error
 
 
 def note(error: Exception, text: str) -> None:
     """Add a note (PEP 678) to an exception, in the place of the one that an earlier call may have left there."""
-    notes = [line for line in getattr(error, "__notes__", ()) if line != vars(error).get(_NOTE)]
-    error.__notes__ = [*notes, text]
-    vars(error)[_NOTE] = text
+    kept = [line for line in getattr(error, "__notes__", ()) if line != vars(error).get(_NOTE)]
+    # Past any __setattr__ of its own: an exception may be a frozen dataclass.
+    vars(error).update({"__notes__": [*kept, text], _NOTE: text})
 
 
 _BECAUSE: dict[Reason, str] = {
@@ -147,14 +162,24 @@ def summary(
     attempts: tuple[Attempt, ...],
     reason: Reason | None,
     *,
+    measured: bool,
     body: str | None,
     timeout: float | None,
     max_retry_after: float,
 ) -> str:
-    """How a call went, in one line; with no reason, it ended with a failure that is not retried."""
+    """How a call went, in one line.
+
+    Args:
+        attempts: All of them.
+        reason: Why it was given up on; `None` where it ended with a failure that is not retried.
+        measured: Was its time measured from its start, or only from its first failure?
+        body: The type of a body that can't be sent again.
+        timeout: Of the policy, as `max_retry_after`.
+        max_retry_after: In seconds.
+    """
+    ended = "gave up" if reason else "ended"
     count = "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
-    outcomes = ", ".join(map(str, attempts))
-    if reason is None:
-        return f"failed for good after {count} in {attempts[-1].elapsed:.1f} s: {outcomes}"
+    time = f" in {attempts[-1].elapsed:.1f} s" + ("" if measured else " or more")
     limits = {"timeout": in_seconds(timeout or 0.0), "max_retry_after": in_seconds(max_retry_after), "body": body}
-    return f"gave up after {count} in {attempts[-1].elapsed:.1f} s: {outcomes}{_BECAUSE[reason].format(**limits)}"
+    because = _BECAUSE[reason].format(**limits) if reason else ""
+    return f"{ended} after {count}{time}: {', '.join(map(str, attempts))}{because}"

@@ -1,7 +1,7 @@
 """Frozen records: what is known of a request, of an attempt, and what listeners receive."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from aiohttp import ClientResponse
 from yarl import URL
@@ -86,6 +86,17 @@ class FailedAttempt:
     exception: type[Exception] | None
     elapsed: float
     """As `Attempt.elapsed`."""
+
+    def retried(self, delay: float) -> "RetryEvent":
+        """The event that another attempt follows."""
+        return RetryEvent(**self._shared(), delay=delay)
+
+    def given_up(self, reason: Reason) -> "GiveUpEvent":
+        """The event that none does."""
+        return GiveUpEvent(**self._shared(), reason=reason)
+
+    def _shared(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in FailedAttempt.__slots__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,11 @@
 """Who is told of retries and give-ups: the application's listeners, and by default the log."""
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable
 
+from retrykit.core.checks import name_of
 from retrykit.core.events import Event, FailedAttempt, RetryEvent, in_seconds
 
 Listener = Callable[[Event], object]
@@ -53,11 +55,15 @@ def set_listeners(*listeners: Listener) -> None:
     This belongs to the application; a library that uses retrykit leaves it alone.
 
     Raises:
-        TypeError: A listener can't be called.
+        TypeError: A listener can't be called, or would have to be awaited.
     """
     for listener in listeners:
         if not callable(listener):
             raise TypeError(f"{listener!r} can't be called; a listener is a function of one argument, the event")
+        if inspect.iscoroutinefunction(listener):
+            raise TypeError(
+                f"{listener.__qualname__} is a coroutine function, and a listener is not awaited; write `def`"
+            )
     global _listeners
     _listeners = listeners
 
@@ -74,4 +80,4 @@ def tell(event: Event) -> None:
             listener(event)
         except Exception:
             with contextlib.suppress(Exception):  # It may be the log itself that fails.
-                logger.exception("the listener %r failed, and was passed over", listener)
+                logger.exception("the listener %s failed, and was passed over", name_of(listener))

@@ -1,7 +1,7 @@
 """RetryPolicy: every option, its default, and the reason for it."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
@@ -125,11 +125,8 @@ class RetryPolicy:
     carries an `Idempotency-Key`. A request that may not be repeated is still sent again when it was never taken up."""
 
     def __init__(self, **options: Unpack[RetryOptions]) -> None:
-        checks.known_names(options, _CHECKS)
-        for name, check in _CHECKS.items():
-            default = getattr(RetryPolicy, name)
-            value = options.get(name, default)
-            object.__setattr__(self, name, value if value is default else check(name, value))
+        for name, value in {**_DEFAULTS, **_checked(options)}.items():
+            object.__setattr__(self, name, value)
         _refuse_contradictions(self, options)
 
     def replace(self, **options: Unpack[RetryOptions]) -> Self:
@@ -138,15 +135,14 @@ class RetryPolicy:
         What would contradict a named option gives way to it: a `wait` takes the place of `base_delay`, `max_delay` and
         `jitter`, one of those that of a `wait`, and a `timeout` that of a longer `attempt_timeout`.
         """
-        named = type(self)(**options)
-        kept = {name: value for name, value in self._named().items() if not _gives_way(name, value, named, options)}
+        new = _checked(options)
+        kept = {name: value for name, value in self._named().items() if not _gives_way(name, value, new)}
         merged: dict[str, Any] = {**kept, **options}
         return type(self)(**merged)
 
     def _named(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
-        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
-        return {name: value for name, (value, default) in values.items() if value is not default and value != default}
+        return {name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default}
 
     @property
     def strategies(self) -> bool:
@@ -208,7 +204,14 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "idempotent": checks.flag,
 }
 
+_DEFAULTS: dict[str, Any] = {name: getattr(RetryPolicy, name) for name in _CHECKS}
 _SCHEDULE = ("base_delay", "max_delay", "jitter")
+
+
+def _checked(options: RetryOptions) -> dict[str, Any]:
+    """The named options as a policy keeps them."""
+    checks.known_names(options, _CHECKS)
+    return {name: value if value is _DEFAULTS[name] else _CHECKS[name](name, value) for name, value in options.items()}
 
 
 def _refuse_contradictions(policy: RetryPolicy, given: Collection[str]) -> None:
@@ -230,10 +233,18 @@ def _refuse_contradictions(policy: RetryPolicy, given: Collection[str]) -> None:
         )
 
 
-def _gives_way(name: str, value: Any, new: RetryPolicy, given: Collection[str]) -> bool:
+def _gives_way(name: str, value: Any, new: dict[str, Any]) -> bool:
     """Does an option lose its place to one that is newly given?"""
-    if name == "wait":
-        return any(option in given for option in _SCHEDULE)
-    if name == "attempt_timeout":
-        return new.timeout is not None and value > new.timeout
-    return name in _SCHEDULE and new.wait is not None
+    match name:
+        case "wait":
+            return any(option in new for option in _SCHEDULE)
+        case "attempt_timeout":
+            return new.get("timeout") is not None and value > new["timeout"]
+        case "base_delay":
+            return new.get("wait") is not None or value > new.get("max_delay", value)
+        case "max_delay":
+            return new.get("wait") is not None or value < new.get("base_delay", value)
+        case "jitter":
+            return new.get("wait") is not None
+        case _:
+            return False

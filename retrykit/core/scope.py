@@ -3,22 +3,33 @@
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import NamedTuple
 
 from retrykit.core import clock
 
 
-class Scope(NamedTuple):
+class Scope:
     """An attempt, as it is seen from inside."""
 
-    number: int = 1
-    deadline: float | None = None
-    """The instant, on the clock of `clock.now`, at which the time of the call is over."""
+    __slots__ = ("deadline", "number", "outer", "over")
+
+    def __init__(self, number: int, deadline: float | None, outer: "Scope | None") -> None:
+        self.number = number
+        self.deadline = deadline
+        """The instant, on the clock of `clock.now`, at which the time of the call is over."""
+        self.outer = outer
+        self.over = False
+        """A task that was started inside an attempt keeps its context, and may outlive it."""
 
 
-_OUTSIDE = Scope()
-_scope: ContextVar[Scope] = ContextVar("retrykit_scope", default=_OUTSIDE)
-_disabled = False
+_scope: ContextVar[Scope | None] = ContextVar("retrykit_scope", default=None)
+_disabled = 0
+
+
+def _running() -> Scope | None:
+    scope = _scope.get()
+    while scope is not None and scope.over:
+        scope = scope.outer
+    return scope
 
 
 def attempt_number() -> int:
@@ -27,41 +38,45 @@ def attempt_number() -> int:
     Where calls are nested, an inner call's first attempt may show the number of the outer call's, because a first
     attempt that nothing limits in time is not marked: that costs nothing.
     """
-    return _scope.get().number
+    scope = _running()
+    return scope.number if scope is not None else 1
 
 
 def time_left() -> float | None:
     """The seconds that are left of the running call; `None` where it has no `timeout`."""
-    deadline = _scope.get().deadline
-    return None if deadline is None else max(0.0, deadline - clock.now())
+    scope = _running()
+    return None if scope is None or scope.deadline is None else max(0.0, scope.deadline - clock.now())
 
 
 def enter(number: int, deadline: float | None) -> Scope:
-    """Mark the attempt that begins. Returns the scope around it, for `leave`."""
-    outer = _scope.get()
-    if outer.deadline is not None:
+    """Mark the attempt that begins. Its deadline is no later than that of a call around it."""
+    outer = _running()
+    if outer is not None and outer.deadline is not None:
         deadline = outer.deadline if deadline is None else min(deadline, outer.deadline)
-    _scope.set(Scope(number, deadline))
-    return outer
+    scope = Scope(number, deadline, outer)
+    _scope.set(scope)
+    return scope
 
 
-def leave(outer: Scope) -> None:
+def leave(scope: Scope) -> None:
     """Mark its end."""
-    # Not by token: a coroutine that is closed from elsewhere ends in another context, and a token would not fit.
-    _scope.set(outer)
+    scope.over = True
+    # Not by token: a coroutine that is closed from elsewhere ends in another context, where this is none of ours.
+    if _scope.get() is scope:
+        _scope.set(scope.outer)
 
 
 def retries_disabled() -> bool:
     """Are all calls limited to one attempt?"""
-    return _disabled
+    return _disabled > 0
 
 
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
     """Make one attempt per call, everywhere in the process, as if every policy said `max_retries=1`."""
     global _disabled
-    before, _disabled = _disabled, True
+    _disabled += 1
     try:
         yield
     finally:
-        _disabled = before
+        _disabled -= 1

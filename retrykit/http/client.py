@@ -1,7 +1,10 @@
 """AsyncHTTPClient: a base URL, a session, and verbs that are retried."""
 
+import asyncio
+import inspect
+import posixpath
 import re
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Set
 from enum import Enum
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
@@ -32,8 +35,6 @@ R = TypeVar("R")
 
 # A person still waits for that long, and three attempts with the default waits fit in.
 DEFAULT_TIMEOUT = 30.0
-# aiohttp's own.
-DEFAULT_SOCK_CONNECT = 30.0
 
 
 class _Unset(Enum):
@@ -89,6 +90,9 @@ class AsyncHTTPClient:
         **options: Unpack[FurtherOptions],
     ) -> None:
         self._base_url = _checked(base_url)
+        _refuse_session_options(options.keys())
+        if session is not None and not hasattr(session, "request"):
+            raise TypeError(f"session={session!r} is no session; give an aiohttp.ClientSession, or none")
         self._per_attempt = with_total(None, timeout) if isinstance(timeout, ClientTimeout) else None
         named: dict[str, Any] = {
             "max_retries": max_retries,
@@ -96,16 +100,15 @@ class AsyncHTTPClient:
             "timeout": timeout.total or None if isinstance(timeout, ClientTimeout) else timeout,
         }
         if timeout is UNSET and (policy is None or policy.timeout is None):
-            named["timeout"] = DEFAULT_TIMEOUT
+            named["timeout"] = _default_timeout(policy, options.get("attempt_timeout"))
         given = {name: value for name, value in named.items() if value is not UNSET}
         self._policy = policy_of(policy, {**given, **options})  # type: ignore[typeddict-item]
         self._session = session
         self._owns_session = session is None
+        self._loop: asyncio.AbstractEventLoop | None = None
         name = type(self).__name__
         self._fetch = decorate(fetch, self._policy, name, _describe)
-        self._send = decorate(
-            send, self._policy.replace(on_give_up=self._policy.on_give_up or "return"), name, _describe
-        )
+        self._send = decorate(send, self._policy, name, _describe, returns_response=True)
 
     @property
     def base_url(self) -> URL:
@@ -181,9 +184,10 @@ class AsyncHTTPClient:
         or `response = await client.request(...)`. It is retried like the verbs; when it is given up on, the last
         response is handed over, unless `on_give_up="raise"`.
         """
+        url = _join(self._base_url, path)
         send, request = self._for_call(self._send, options)
         request.setdefault("raise_for_status", False)  # also where a session that was handed in says otherwise
-        return ResponseContext(send(self._opened(), method, _join(self._base_url, path), request))
+        return ResponseContext(send(self._opened(), method, url, request))
 
     async def close(self) -> None:
         """Close the client's own session. One that was handed in stays open."""
@@ -203,11 +207,15 @@ class AsyncHTTPClient:
         return f"<{type(self).__name__} {self._base_url.with_user(None)}: {self._policy}>"
 
     async def _call(self, method: str, path: StrOrURL, read: Read[R], options: Any) -> R:
+        url = _join(self._base_url, path)
         fetch, request = self._for_call(self._fetch, options)
-        result: R = await fetch(self._opened(), method, _join(self._base_url, path), request, read)
+        result: R = await fetch(self._opened(), method, url, request, read)
         return result
 
     def _for_call(self, fetch: Retried[P, R], options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
+        policy: RetryPolicy | None = options.get("policy")
+        if policy is not None and policy.timeout is None:  # Then the client's still holds.
+            options = {"timeout": self._policy.timeout, **options}
         fetch, request = for_call(fetch, options)
         if self._per_attempt is not None:
             request.setdefault("timeout", self._per_attempt)
@@ -221,17 +229,32 @@ class AsyncHTTPClient:
         return fetch, request
 
     def _opened(self) -> ClientSession:
+        if self._owns_session and self._session is not None:
+            if self._session.closed:
+                raise RuntimeError("Session is closed; make the calls inside of `async with`, or before close()")
+            if self._loop is not asyncio.get_running_loop():
+                raise RuntimeError("this client belongs to another event loop; make one inside of each asyncio.run()")
         if self._session is None:
-            # The time of a call is the policy's to limit; a single request has no total of its own.
-            self._session = ClientSession(timeout=ClientTimeout(sock_connect=DEFAULT_SOCK_CONNECT))
+            self._loop = asyncio.get_running_loop()
+            self._session = ClientSession(timeout=ClientTimeout())  # A call's time is the policy's to limit.
         return self._session
 
 
-class ResponseContext:
+class ResponseContext(Coroutine[Any, Any, ClientResponse]):
     """A request that is sent when it is awaited, or entered with `async with`, which also releases its response."""
 
     def __init__(self, response: Coroutine[Any, Any, ClientResponse]) -> None:
         self._coroutine = response
+
+    def send(self, value: Any, /) -> Any:
+        """As of any coroutine; so also `throw` and `close`."""
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:  # noqa: D102
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:  # noqa: D102
+        self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, ClientResponse]:
         return self._coroutine.__await__()
@@ -246,22 +269,50 @@ class ResponseContext:
         await self._response.__aexit__(kind, error, traceback)
 
 
+def _default_timeout(policy: RetryPolicy | None, named: Seconds | None) -> float:
+    """The timeout of a client that was given none.
+
+    Raises:
+        ValueError: It is shorter than what was given for a single attempt.
+    """
+    attempt_timeout = RetryPolicy(attempt_timeout=named).attempt_timeout or (policy.attempt_timeout if policy else None)
+    if attempt_timeout is not None and attempt_timeout > DEFAULT_TIMEOUT:
+        raise ValueError(
+            f"attempt_timeout={attempt_timeout:g} is longer than {DEFAULT_TIMEOUT:g} s, which bound a client's calls by"
+            " default; write a timeout for the whole call as well, or timeout=None"
+        )
+    return DEFAULT_TIMEOUT
+
+
 def _describe(_: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *_read: object) -> Request:
     return describe(method, url, request)
 
 
 def _checked(base_url: StrOrURL) -> URL:
+    shown = _shown(str(base_url))
     try:
         url = URL(base_url)
     except (ValueError, TypeError):
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(
-            f"base_url={str(base_url)!r} names no server; write it whole, such as 'https://api.example.com/v1'"
-        )
+        raise ValueError(f"base_url={shown} names no server; write it whole, such as 'https://api.example.com/v1'")
     if url.query_string or url.fragment:
-        raise ValueError(f"base_url={str(base_url)!r} has a query or fragment, which no path can follow; leave it out")
+        raise ValueError(f"base_url={shown} has a query or fragment, which no path can follow; leave it out")
     return url
+
+
+def _shown(address: str) -> str:
+    """An address as it may be shown: without credentials and query."""
+    return repr(re.sub("[^/]*@", "", address.partition("?")[0]))
+
+
+def _refuse_session_options(options: Set[str]) -> None:
+    """Say of an option that only a session has where it belongs."""
+    for name in options & inspect.signature(ClientSession).parameters.keys():
+        raise TypeError(
+            f"{name}= belongs to the session: AsyncHTTPClient(url, session=aiohttp.ClientSession({name}=...)); what a"
+            " request can have goes with each call, too"
+        )
 
 
 _ABSOLUTE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
@@ -275,22 +326,25 @@ def _join(base: URL, path: StrOrURL) -> URL:
     Raises:
         ValueError: It would lead elsewhere: to another server, to other credentials, or out of the base's own path.
     """
+    if not isinstance(path, str | URL):
+        raise TypeError(f"{path!r} is no path; write it from its slash on, such as '/users/1'")
     text = str(path)
     if _ABSOLUTE.match(text):
         return _same_server(base, URL(text))
-    shown = repr(text.partition("?")[0])
+    shown = _shown(text)
     if text.startswith(_LIKE_A_SERVER):
         raise ValueError(f"{shown} could be read as the name of a server; write the path from its slash on: '/users/1'")
     below = str(base).rstrip("/")
-    joined = URL(f"{below}/{text.removeprefix('/')}") if text else base
-    if not f"{joined.path}/".startswith(base.path.rstrip("/") + "/"):
+    joined = URL(f"{below}/{text.removeprefix('/')}") if text and text[0] not in "?#" else URL(f"{base}{text}")
+    # Normalised once more where it is decoded: to some servers, %2F is a slash.
+    if not f"{posixpath.normpath(joined.path)}/".startswith(f"{base.path.rstrip('/')}/"):
         raise ValueError(f"{shown} leads out of {base.path}, which all paths are under; write the path without '..'")
     return joined
 
 
 def _same_server(base: URL, url: URL) -> URL:
     """A whole address, such as a link to the next page, with the credentials of the base."""
-    if url.origin() != base.origin():
+    if (url.scheme, url.host, url.port) != (base.scheme, base.host, base.port):  # origin() tells :80 from no port
         raise ValueError(f"{url.origin()} is another server than {base.origin()}; use a client of its own for it")
     if (url.user, url.password) not in ((None, None), (base.user, base.password)):
         raise ValueError(f"an address on {base.origin()} came with credentials of its own; those of a client are fixed")

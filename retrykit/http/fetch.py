@@ -9,8 +9,8 @@ from aiohttp.typedefs import StrOrURL
 
 from retrykit.core.decorator import Retried, decorate
 from retrykit.core.events import Request
-from retrykit.core.loop import Describe
 from retrykit.core.policy import RetryOptions, RetryPolicy
+from retrykit.core.run import Describe
 from retrykit.http import send
 from retrykit.http.send import CallOptions, Read
 

@@ -22,7 +22,7 @@ from retrykit.core import checks, scope
 from retrykit.core.decorator import Retried
 from retrykit.core.discard import drain
 from retrykit.core.errors import ResponseError
-from retrykit.core.events import Request
+from retrykit.core.events import Request, origin_of
 from retrykit.core.policy import RetryOptions, RetryPolicy, Seconds, UntimedOptions
 from retrykit.http.replay import unsendable_body
 
@@ -64,6 +64,7 @@ class VerbOptions(UntimedOptions, total=False):
     auto_decompress: bool | None
     max_line_size: int | None
     max_field_size: int | None
+    max_headers: int | None
     middlewares: Sequence[ClientMiddlewareType] | None
 
 
@@ -87,15 +88,19 @@ def for_call(fetch: Retried[P, R], options: dict[str, Any]) -> tuple[Retried[P, 
     policy = request.pop("policy", None)
     for name in request.keys() - CallOptions.__annotations__.keys():
         checks.refuse_misspelt(name, _POLICY_OPTIONS)
+    if "method" in request:
+        raise TypeError("the method is fixed here; for any method there is AsyncHTTPClient.request(method, path)")
     timeout = changes.get("timeout")
     if isinstance(timeout, ClientTimeout):
         changes["timeout"], request["timeout"] = timeout.total or None, with_total(None, timeout)
-    if policy is None and not changes:
-        return fetch, request
-    return fetch.retry_with(policy=policy, **changes), request
+    if policy is not None or changes:
+        fetch = fetch.retry_with(policy=policy, **changes)
+    return fetch, {**request, _STATUSES: fetch.policy.statuses}
 
 
 _POLICY_OPTIONS = tuple(RetryOptions.__annotations__)
+# The option that a request is told of: what is retried by its status can't be a success by it.
+_STATUSES = "statuses"
 
 
 def with_total(total: float | None, timeout: ClientTimeout) -> ClientTimeout:
@@ -121,8 +126,15 @@ def describe(method: str, url: StrOrURL, request: dict[str, Any]) -> Request:
 
 async def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any]) -> ClientResponse:
     """Send a request, within what is left of the call's time; reading the body of its response counts, too."""
-    bounded: dict[str, Any] = {**request, "timeout": _within_the_call(session, request)}
-    return await session.request(method, url, **bounded)
+    if not isinstance(url, str | URL):
+        raise TypeError(
+            f"{type(url).__name__} is no URL; give the URL as a str or yarl.URL, and the session as `session`"
+        )
+    if not hasattr(session, "request"):
+        raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
+    options = {name: value for name, value in request.items() if name != _STATUSES}
+    options["timeout"] = _within_the_call(session, request)
+    return await session.request(method, url, **options)
 
 
 def _within_the_call(session: ClientSession, request: dict[str, Any]) -> ClientTimeout:
@@ -138,11 +150,11 @@ async def fetch(session: ClientSession, method: str, url: StrOrURL, request: dic
     """Send a request and read its response.
 
     Raises:
-        ResponseError: The status is 400 or more.
+        ResponseError: The status is 400 or more, or one that is retried.
     """
     # A session may raise by itself on such a status, and would leave the body behind.
     async with await send(session, method, url, {**request, "raise_for_status": False}) as response:
-        if response.status >= 400:
+        if response.status >= 400 or response.status in request.get(_STATUSES, ()):
             raise ResponseError.of(response, await drain(response, scope.time_left()))
         return await read(response)
 
@@ -164,12 +176,14 @@ async def read_json(response: ClientResponse) -> Any:
         aiohttp.ContentTypeError: It is no JSON, and doesn't say that it is.
         ValueError: It says that it is JSON, and is not.
     """
-    if not (await response.read()).strip():
+    body = await response.read()
+    if not body or body.isspace():
         return None
     try:
         return json.loads(await response.text())
     except ValueError as error:
         if response.content_type.endswith("json"):
+            error.add_note(f"in the body of {response.method} {origin_of(response.url)}{response.url.raw_path}")
             raise
         raise ContentTypeError(
             response.request_info,

@@ -51,6 +51,10 @@ class Reply:
     retry_after: float | str | None = None
     delay: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.status not in range(100, 600):
+            raise ValueError(f"{self.status!r} is no HTTP status; write one from 100 to 599")
+
     async def play(self, _request: web.BaseRequest) -> web.StreamResponse:
         """Send it."""
         await asyncio.sleep(self.delay)
@@ -126,10 +130,13 @@ class ScriptedServer:
         self._scripts: dict[tuple[str, str | None], list[_Played]] = {}
         self._requests: list[ReceivedRequest] = []
         self._connections = 0
+        self._listener: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
         """Where it listens, such as `http://127.0.0.1:40913`."""
+        if self._listener is None:
+            raise RuntimeError("the server is not running; write `async with ScriptedServer() as server:`")
         host, port = self._listener.sockets[0].getsockname()
         return f"http://{host}:{port}"
 
@@ -143,8 +150,8 @@ class ScriptedServer:
 
         Args:
             path: The path, without query.
-            *steps: A status, a body (`dict` and `list` go as JSON; `str`; `bytes`), a `Reply`, or a failure: `Reset()`,
-                `Disconnect()`, `Truncated(body)`.
+            *steps: A status, a body (`dict` and `list` go as JSON, also a list of numbers; `str`; `bytes`), a `Reply`,
+                or a failure: `Reset()`, `Disconnect()`, `Truncated(body)`.
             method: Only requests by this method. Default: all that have no script of their own.
 
         Raises:
@@ -168,6 +175,7 @@ class ScriptedServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        assert self._listener is not None
         self._listener.close()
         self._server.pre_shutdown()
         await self._server.shutdown(_GRACE)

@@ -22,23 +22,26 @@ def no_waits() -> Iterator[list[float]]:
     between attempts are skipped; a slow server is still slow.
     """
     skipping = _SkippingClock()
+    _skipped.set(0.0)
     with clock.using(skipping):
         yield skipping.waits
+
+
+# Each task has a time of its own, so that the waits of one call don't use up the timeout of another.
+_skipped: ContextVar[float] = ContextVar("retrykit_skipped", default=0.0)
 
 
 class _SkippingClock(clock.SystemClock):
     def __init__(self) -> None:
         self.waits: list[float] = []
-        # Each task has a time of its own, so that the waits of one call don't use up the timeout of another.
-        self._skipped: ContextVar[float] = ContextVar("retrykit_skipped", default=0.0)
 
     def now(self) -> float:
-        return super().now() + self._skipped.get()
+        return super().now() + _skipped.get()
 
     def wall(self) -> float:
-        return super().wall() + self._skipped.get()
+        return super().wall() + _skipped.get()
 
     async def sleep(self, seconds: float, /) -> None:
         self.waits.append(seconds)
-        self._skipped.set(self._skipped.get() + seconds)
+        _skipped.set(_skipped.get() + seconds)
         await asyncio.sleep(0)

@@ -155,7 +155,7 @@ class TestExitCodes:
 
     def test_3_for_a_redirect_to_a_malformed_url(self, get, server):
         server.script("/moved", Reply(302, headers={"Location": "http://[::1"}))
-        self.check(get(f"{server.url}/moved"), 3, "malformed URL, or a redirect to one")
+        self.check(get(f"{server.url}/moved"), 3, "a redirect to a malformed URL")
 
     # Neither name ever reaches a name server: one is too long for that, the other has a label that is.
     @pytest.mark.parametrize("name", [".".join(["a" * 60] * 5), "a" * 70 + ".test"], ids=["name", "label"])

@@ -79,11 +79,17 @@ class TestWrongArguments:
             ([], "required: COMMAND"),
             (["fetch"], "invalid choice: 'fetch'"),
             (["get"], "required: URL"),
-            (["get", "localhost", "--max-retries", "many"], "--max-retries: invalid int value: 'many'"),
-            (["get", "localhost", "--max-retries", "0"], "write max_retries=1 for a single attempt without retries"),
-            (["get", "localhost", "--base-delay", "-1"], "base_delay=-1.0 is no time to wait"),
-            (["get", "localhost", "--base-delay", "nan"], "base_delay=nan is no time to wait"),
-            (["get", "localhost", "--timeout", "0"], "timeout=0 leaves no time for an attempt"),
+            (["get", "localhost", "--max-retries", "many"], "--max-retries: 'many' is no number of attempts"),
+            (
+                ["get", "localhost", "--max-retries", "0"],
+                "'0' is no number of attempts; 1 is a single one, without retries",
+            ),
+            (["get", "localhost", "--base-delay", "-1"], "'-1' is no time; give a number of seconds"),
+            (["get", "localhost", "--base-delay", "nan"], "'nan' is no time"),
+            (
+                ["get", "localhost", "--timeout", "0"],
+                "'0' leaves no time for an attempt; give a number of seconds above 0",
+            ),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )

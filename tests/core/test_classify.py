@@ -115,13 +115,15 @@ def test_anything_else_is_not_retried_unless_it_is_named(error):
 )  # fmt: skip
 def test_a_response_that_was_raised_is_judged_by_its_status(status, expected):
     assert kind(response_error(status=status)) is expected
-    assert kind(response_error(status=status), exceptions=(aiohttp.ClientError,)) is expected
+    for base in (aiohttp.ClientError, aiohttp.ClientResponseError):
+        assert kind(response_error(status=status), exceptions=(base,)) is expected
 
 
 def test_a_subclass_of_response_error_can_be_named():
     error = response_error(aiohttp.ContentTypeError, status=200)
     assert kind(error) is None
     assert kind(error, exceptions=(aiohttp.ContentTypeError,)) is Kind.MAYBE_PROCESSED
+    assert kind(error, exceptions=(aiohttp.ClientResponseError, aiohttp.ContentTypeError)) is Kind.MAYBE_PROCESSED
 
 
 def test_named_exceptions_replace_the_table():

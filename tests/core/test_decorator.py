@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import types
 
 import aiohttp
 import pytest
@@ -142,6 +143,8 @@ class TestOptions:
             retry_http(max_attempts=3)
         with pytest.raises(ValueError, match="max_retries=0"):
             retry_http(answer).retry_with(max_retries=0)
+        with pytest.raises(TypeError, match=r"policy=\{\} is no RetryPolicy"):
+            retry_http(answer).retry_with(policy={})
 
 
 class TestWhatIsRefused:
@@ -175,6 +178,29 @@ class TestWhatIsRefused:
         ):
             retry_http(answer())
 
+    async def test_a_refusal_is_not_retried_whatever_is_named(self, no_waits):
+        calls = []
+        with pytest.raises(TypeError, match="can't be awaited"):
+            await retry_http(exceptions=(Exception,))(lambda: calls.append(1))()
+        assert calls == [1]
+
+    async def test_but_not_what_can_be_awaited_after_all(self):
+        class Answer:
+            def __init__(self, word):
+                self.word = word
+
+            def __await__(self):
+                yield from ()
+                return self.word
+
+        @types.coroutine
+        def old_style(word):
+            yield from ()
+            return word
+
+        assert await retry_http(Answer)("a") == "a"
+        assert await retry_http(old_style)("a") == "a"
+
     async def test_a_plain_function_at_the_call(self):
         calls = []
 
@@ -190,6 +216,17 @@ class TestWhatIsRefused:
     async def test_a_function_that_forgot_to_return(self):
         with pytest.raises(TypeError, match=r"returned None, which can't be awaited"):
             await retry_http(lambda: None)()
+
+    @pytest.mark.parametrize("fn", ["get", "answer"])
+    async def test_a_request_that_is_returned_without_await(self, scripted_server, fn):
+        @retry_http
+        async def forgot(session):
+            return session.get(scripted_server.url) if fn == "get" else answer()
+
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(TypeError, match=r"forgot\(\) returned a request or coroutine that it did not await"):
+                await forgot(session)
+        assert scripted_server.requests() == []
 
     async def test_an_async_context_manager(self):
         @retry_http

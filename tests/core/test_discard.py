@@ -138,5 +138,5 @@ async def test_cancellation_closes_the_response(session):
 async def test_draining_ends_with_the_call(session):
     async with raw_server(head(100), *[b"."] * 50) as (url, _):
         response = await session.get(url)
-        assert len(await drain(response, time_left=0.0)) < 5
+        assert len(await drain(response, seconds=0.0)) < 5
         assert response.closed

@@ -66,7 +66,7 @@ class TestEvents:
         scripted_server.script("/users/1", 503, 200)
         assert (await get_user(1)).status == 200
         assert len(heard) == 1
-        assert "the listener" in log.text
+        assert "the listener broken failed, and was passed over" in log.text
         assert "broken" in log.text
 
     async def test_a_log_that_fails_changes_nothing(self, get_user, scripted_server, no_waits, monkeypatch):
@@ -91,6 +91,15 @@ class TestEvents:
         await get_user(1)
         await get_user(2)
         assert events == []
+
+    def test_a_listener_is_not_awaited(self):
+        async def listen(event):
+            pass
+
+        with pytest.raises(
+            TypeError, match=r"listen is a coroutine function, and a listener is not awaited; write `def`"
+        ):
+            retrykit.set_listeners(listen)
 
     def test_a_listener_must_be_callable(self):
         with pytest.raises(TypeError, match="'log' can't be called; a listener is a function"):

@@ -2,7 +2,9 @@
 
 import asyncio
 import copy
+import dataclasses
 import gc
+import time
 import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,9 +13,11 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 import tenacity
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 import retrykit
-from retrykit import GiveUpError, TryAgain, attempt_number, attempts_of, retry_http
+from retrykit import GiveUpError, ResponseError, TryAgain, attempt_number, attempts_of, retry_http
 from retrykit.core.scope import time_left
 from retrykit.testing import Disconnect, Reply, Reset, Truncated
 
@@ -164,7 +168,9 @@ class TestGivingUp:
         ]
         assert attempts_of(error) == error.attempts
         where = f"GET {scripted_server.url}/down"
-        assert str(error) == (f"503 Service Unavailable: {where} (gave up after 3 attempts in 3.0 s: 503, 503, 503)")
+        assert str(error) == (
+            f"503 Service Unavailable: {where} (gave up after 3 attempts in 3.0 s or more: 503, 503, 503)"
+        )
         assert repr(error) == f"<GiveUpError {error}>"
         assert str(copy.copy(error)) == str(error)
 
@@ -172,7 +178,7 @@ class TestGivingUp:
         with pytest.raises(aiohttp.ClientConnectorError) as raised:
             await retry_http()(session.get)(f"http://127.0.0.1:{unused_tcp_port}/")
         names = ", ".join(["ClientConnectorError"] * 3)
-        assert raised.value.__notes__ == [f"gave up after 3 attempts in 3.0 s: {names}"]
+        assert raised.value.__notes__ == [f"gave up after 3 attempts in 3.0 s or more: {names}"]
         assert [attempt.exception for attempt in attempts_of(raised.value)] == [aiohttp.ClientConnectorError] * 3
         assert [attempt.status for attempt in attempts_of(raised.value)] == [None] * 3
         assert traceback.extract_tb(raised.tb)[-1].filename.endswith("connector.py")
@@ -182,7 +188,7 @@ class TestGivingUp:
         with pytest.raises(aiohttp.ClientResponseError) as raised:
             await retry_http(read)("/down")
         assert type(raised.value) is aiohttp.ClientResponseError
-        assert raised.value.__notes__ == ["gave up after 3 attempts in 3.0 s: 503, 503, 503"]
+        assert raised.value.__notes__ == ["gave up after 3 attempts in 3.0 s or more: 503, 503, 503"]
 
     async def test_a_note_takes_the_place_of_an_earlier_one(self, no_waits):
         error = TimeoutError()
@@ -195,7 +201,8 @@ class TestGivingUp:
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 await fail()
-        assert error.__notes__ == ["somebody else's", "gave up after 2 attempts in 1.0 s: TimeoutError, TimeoutError"]
+        note = "gave up after 2 attempts in 1.0 s or more: TimeoutError, TimeoutError"
+        assert error.__notes__ == ["somebody else's", note]
 
     async def test_a_permanent_failure_after_a_retry_says_what_came_before(self, no_waits):
         outcomes = [TimeoutError(), ValueError("no")]
@@ -206,7 +213,7 @@ class TestGivingUp:
 
         with pytest.raises(ValueError, match="no") as raised:
             await fail()
-        assert raised.value.__notes__ == ["failed for good after 2 attempts in 1.0 s: TimeoutError, ValueError"]
+        assert raised.value.__notes__ == ["ended after 2 attempts in 1.0 s or more: TimeoutError, ValueError"]
         assert len(attempts_of(raised.value)) == 2
 
     async def test_it_can_be_returned_open_and_unread(self, fetch, scripted_server, no_waits):
@@ -235,6 +242,59 @@ class TestGivingUp:
         assert "idempotent=True" in raised.value.__notes__[0]
         assert len(scripted_server.requests("/broken")) == 1
 
+    async def test_only_what_is_exactly_a_response_error_turns_into_a_give_up_error(self, no_waits):
+        class Mine(ResponseError):
+            pass
+
+        request = aiohttp.RequestInfo(URL("http://h/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://h/"))
+
+        @retry_http
+        async def fail(kind):
+            error = kind(request, (), status=503)
+            error.add_note("the user's")
+            raise error from ValueError("the cause")
+
+        with pytest.raises(Mine) as raised:
+            await fail(Mine)
+        assert raised.value.__notes__[0] == "the user's"
+        with pytest.raises(GiveUpError) as raised:
+            await fail(ResponseError)
+        assert raised.value.__notes__ == ["the user's"]
+        assert isinstance(raised.value.__cause__, ValueError)
+
+    async def test_a_call_inside_of_another_keeps_its_own_history(self, fetch, scripted_server, no_waits):
+        scripted_server.script("/down", 503)
+        inner = retry_http(max_retries=2)(fetch)
+        with pytest.raises(GiveUpError) as raised:
+            await retry_http(max_retries=3)(inner)("/down")
+        assert len(scripted_server.requests("/down")) == 6
+        assert len(attempts_of(raised.value)) == len(raised.value.attempts) == 2
+        assert "gave up after 3 attempts" in raised.value.__notes__[0]
+
+    @pytest.mark.parametrize("headers", [None, {}, {"retry-after": "7"}], ids=str)
+    async def test_errors_that_a_test_has_made_will_do(self, no_waits, headers, events):
+        @retry_http(max_retries=2)
+        async def fail():
+            raise aiohttp.ClientResponseError(None, (), status=503, headers=headers)
+
+        with pytest.raises(aiohttp.ClientResponseError):
+            await fail()
+        assert no_waits == [7.0 if headers else 1.0]
+        assert str(ResponseError(None, (), status=503)) == "503"
+
+    async def test_an_exception_may_be_a_frozen_dataclass(self, no_waits):
+        @dataclasses.dataclass(frozen=True)
+        class Frozen(Exception):
+            code: int
+
+        @retry_http(exceptions=(Frozen,))
+        async def fail():
+            raise Frozen(7)
+
+        with pytest.raises(Frozen) as raised:
+            await fail()
+        assert raised.value.__notes__[0].startswith("gave up after 3 attempts")
+
 
 class TestTryAgain:
     async def test_it_asks_for_another_attempt(self, fetch, scripted_server, no_waits):
@@ -261,7 +321,9 @@ class TestTryAgain:
 
         with pytest.raises(KeyError) as raised:
             await refused()
-        assert raised.value.__notes__[0].startswith("gave up after 3 attempts in 3.0 s: TryAgain, TryAgain, TryAgain")
+        assert raised.value.__notes__[0].startswith(
+            "gave up after 3 attempts in 3.0 s or more: TryAgain, TryAgain, TryAgain"
+        )
         assert raised.value.__context__ is None
 
     async def test_an_exception_being_handled_counts_too(self, no_waits):
@@ -286,8 +348,48 @@ class TestTryAgain:
         with pytest.raises(TryAgain):
             await refused()
 
+    async def test_what_the_caller_is_handling_is_none_of_its_business(self, no_waits):
+        @retry_http
+        async def backup():
+            raise TryAgain("pending")
+
+        with pytest.raises(TryAgain, match="pending"):
+            try:
+                raise KeyError("primary")
+            except KeyError:
+                await backup()
+
 
 class TestStrategies:
+    async def test_wait_is_asked_only_where_another_attempt_may_follow(self, no_waits):
+        asked = []
+
+        def wait(state):
+            asked.append(state.outcome.exception())
+            return 1
+
+        @retry_http(wait=wait, retry_if=lambda _: False)
+        async def call(outcome):
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        assert await call(1) == 1
+        with pytest.raises(ValueError, match="no"):
+            await call(ValueError("no"))
+        assert asked == []
+        with pytest.raises(TimeoutError):
+            await call(TimeoutError())
+        assert len(asked) == 3
+
+    async def test_a_strategy_that_has_to_be_awaited_is_refused(self, fetch, scripted_server):
+        async def pending(outcome):
+            return True
+
+        scripted_server.script("/ok", 200)
+        with pytest.raises(TypeError, match=r"retry_if=<lambda> answered a coroutine, and strategies are not awaited"):
+            await retry_http(retry_if=lambda outcome: pending([outcome]))(fetch)("/ok")
+
     async def test_tenacitys_waits_replace_the_schedule(self, fetch, scripted_server, no_waits):
         scripted_server.script("/down", 503)
         wait = tenacity.wait_chain(tenacity.wait_fixed(3), tenacity.wait_fixed(4))
@@ -429,11 +531,20 @@ class TestBeforeRetry:
             raise ConnectionError("no new token")
 
         scripted_server.script("/down", 503)
-        with pytest.raises(ConnectionError, match="no new token"):
+        with pytest.raises(ConnectionError, match="no new token") as raised:
             await retry_http(before_retry=refresh)(fetch)("/down")
         assert len(scripted_server.requests("/down")) == 1
+        assert raised.value.__notes__ == ["ended after 1 attempt in 0.0 s or more: 503"]
+        assert [attempt.status for attempt in attempts_of(raised.value)] == [503]
 
-    async def test_it_is_bounded_by_the_timeout(self, fetch, scripted_server):
+    async def test_one_that_cannot_be_awaited_says_so(self, fetch, scripted_server, no_waits):
+        scripted_server.script("/down", 503)
+        with pytest.raises(
+            TypeError, match=r"before_retry=append returned None, which can't be awaited; .*`async def`"
+        ):
+            await retry_http(before_retry=[].append)(fetch)("/down")
+
+    async def test_it_is_bounded_by_the_timeout(self, fetch, scripted_server, events):
         async def refresh(event):
             await asyncio.sleep(30)
 
@@ -442,6 +553,8 @@ class TestBeforeRetry:
             await retry_http(before_retry=refresh, timeout=0.1, base_delay=0.01)(fetch)("/down")
         assert raised.value.__notes__[0].startswith("gave up after 1 attempt in")
         assert len(scripted_server.requests("/down")) == 1
+        assert [type(event).__name__ for event in events] == ["RetryEvent", "GiveUpEvent"]
+        assert events[-1].reason == "timeout"
 
     async def test_a_timeout_error_of_its_own_is_not_taken_for_ours(self, fetch, scripted_server, no_waits):
         async def refresh(event):
@@ -450,7 +563,7 @@ class TestBeforeRetry:
         scripted_server.script("/down", 503)
         with pytest.raises(TimeoutError, match="of its own") as raised:
             await retry_http(before_retry=refresh, timeout=10)(fetch)("/down")
-        assert not hasattr(raised.value, "__notes__")
+        assert raised.value.__notes__ == ["ended after 1 attempt in 0.0 s: 503"]
 
 
 class TestTime:
@@ -500,10 +613,66 @@ class TestTime:
         assert [round(left) for left in seen] == [10, 5, 10, 10]
         assert time_left() is None
 
+    async def test_a_note_names_only_time_that_was_measured(self, fetch, scripted_server):
+        scripted_server.script("/slow", Reply(503, delay=0.1))
+        with pytest.raises(GiveUpError, match=r"gave up after 1 attempt in 0.0 s or more: 503"):
+            await retry_http(max_retries=1)(fetch)("/slow")
+        with pytest.raises(GiveUpError, match=r"gave up after 1 attempt in 0.1 s: 503"):
+            await retry_http(max_retries=1, timeout=10)(fetch)("/slow")
+
     async def test_elapsed_counts_from_the_start_where_time_is_limited(self, fetch, scripted_server, events):
         scripted_server.script("/slow", Reply(503, delay=0.1), 200)
         await retry_http(timeout=10, base_delay=0)(fetch)("/slow")
         assert events[0].elapsed >= 0.1
+
+    async def test_a_body_that_stalls_does_not_push_the_wait_past_it(self):
+        writers = []
+
+        async def serve(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writers.append(writer)
+            writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nstart")
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(GiveUpError) as raised:
+                await retry_http(timeout=0.5, base_delay=0.4)(session.get)(f"http://{host}:{port}/")
+        assert raised.value.reason == "timeout"
+        assert [attempt.delay for attempt in raised.value.attempts] == [0.4, None]
+        assert len(writers) == 2
+        server.close()
+        for writer in writers:
+            writer.close()
+        await server.wait_closed()
+
+    async def test_no_attempt_is_sent_once_it_has_passed(self, fetch, scripted_server):
+        scripted_server.script("/down", 503)
+        retrykit.set_listeners(lambda event: time.sleep(0.3))
+        with pytest.raises(TimeoutError):
+            await retry_http(timeout=0.25, base_delay=0.01)(fetch)("/down")
+        assert len(scripted_server.requests("/down")) == 1
+
+    async def test_a_task_that_outlives_its_call_is_free_of_it(self):
+        seen = []
+
+        async def background():
+            seen.append((attempt_number(), time_left() is None))
+            await asyncio.sleep(0.02)
+            seen.append((attempt_number(), time_left() is None))
+
+        tasks = []
+
+        @retry_http(timeout=10, base_delay=0)
+        async def start():
+            if attempt_number() == 1:
+                raise TimeoutError
+            tasks.append(asyncio.create_task(background()))
+            await asyncio.sleep(0)
+
+        await start()
+        await tasks[0]
+        assert seen == [(2, False), (1, True)]
 
 
 class TestAttemptNumber:
@@ -613,11 +782,16 @@ class TestNothingIsLeft:
 
         flaky = retry_http(**options)(fetch)
 
+        def broken_strategy(outcome):
+            return 1 / 0
+
         async def all_kinds_of_calls():
             await raises_in(raises(TimeoutError), TimeoutError)
             await raises_in(raises(ValueError), ValueError)
             await raises_in(asks(), KeyError)
             await raises_in(flaky("/down"), GiveUpError)
+            await raises_in(flaky.retry_with(max_retries=2)("/down"), GiveUpError)
+            await raises_in(raises.retry_with(retry_if=broken_strategy)(ValueError), ZeroDivisionError)
             (await flaky("/flaky")).release()
 
         async def raises_in(call, expected):
@@ -627,16 +801,33 @@ class TestNothingIsLeft:
                 return
             raise AssertionError
 
-        await all_kinds_of_calls()
-        gc.collect()
+        left = []
         gc.disable()
         try:
-            await all_kinds_of_calls()
-            assert gc.collect() == 0
+            for _ in range(4):  # what other tests have left goes with the first rounds
+                await all_kinds_of_calls()
+                left.append(gc.collect())
         finally:
             gc.enable()
+        assert left[-1] == 0
 
-    async def test_a_waiting_call_holds_neither_the_response_nor_the_exception(self, fetch, scripted_server):
+    async def test_a_waiting_call_holds_no_exception(self):
+        class Mine(TimeoutError):
+            pass
+
+        @retry_http(base_delay=30, retry_if=lambda _: False)
+        async def fail():
+            raise Mine
+
+        task = asyncio.create_task(fail())
+        await asyncio.sleep(0.05)
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, Mine)]
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def test_a_waiting_call_holds_no_response(self, fetch, scripted_server):
         scripted_server.script("/down", Reply(503, b"x" * 1000))
         task = asyncio.create_task(retry_http(base_delay=30, retry_if=lambda _: False)(fetch)("/down"))
         while not scripted_server.requests("/down"):

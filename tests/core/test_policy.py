@@ -108,7 +108,10 @@ class TestRefused:
             ({"max_delay": None}, TypeError, r"max_delay=None"),
             ({"max_retry_after": math.inf}, ValueError, r"max_retry_after=inf"),
             ({"timeout": 0}, ValueError, r"timeout=0 leaves no time.*timeout=None"),
-            ({"timeout": -3}, ValueError, r"timeout=-3"),
+            ({"timeout": -3}, ValueError, r"timeout=-3 leaves no time.*above 0, or timeout=None"),
+            ({"timeout": timedelta(0)}, ValueError, r"leaves no time"),
+            ({"timeout": "3"}, TypeError, r"timeout='3' is no time"),
+            ({"timeout": aiohttp.ClientTimeout(total=3)}, TypeError, r"ClientTimeout.*give it to the session"),
             ({"attempt_timeout": 0.0}, ValueError, r"attempt_timeout=None"),
             ({"jitter": "ful"}, ValueError, r"jitter='ful'.*'none', 'full', 'equal', 'decorrelated'"),
             ({"jitter": True}, ValueError, r"jitter=True"),
@@ -118,6 +121,8 @@ class TestRefused:
             ({"statuses": [600]}, ValueError, r"contains 600"),
             ({"statuses": ["503"]}, ValueError, r"contains '503'"),
             ({"statuses": [True]}, ValueError, r"contains True"),
+            ({"statuses": [[503]]}, ValueError, r"contains \[503\]"),
+            ({"base_delay": 10**400}, ValueError, r"base_delay=1000.* is no time to wait"),
             ({"exceptions": TimeoutError}, TypeError, r"no collection of classes"),
             ({"exceptions": [TimeoutError()]}, TypeError, r"no exception class"),
             ({"exceptions": [int]}, TypeError, r"no exception class"),
@@ -185,6 +190,11 @@ class TestReplace:
         policy = RetryPolicy(timeout=30, attempt_timeout=10)
         assert policy.replace(timeout=5) == RetryPolicy(timeout=5)
         assert policy.replace(timeout=20).attempt_timeout == 10
+
+    def test_a_newer_cap_or_base_takes_the_place_of_an_older_one(self):
+        assert RetryPolicy(max_delay=200).replace(base_delay=100) == RetryPolicy(base_delay=100, max_delay=200)
+        assert RetryPolicy(base_delay=5).replace(max_delay=2) == RetryPolicy(max_delay=2)
+        assert RetryPolicy(max_delay=2).replace(base_delay=5) == RetryPolicy(base_delay=5)
 
     def test_what_is_wrong_is_refused(self):
         with pytest.raises(ValueError, match="max_retries=0"):

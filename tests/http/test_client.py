@@ -1,6 +1,7 @@
 """AsyncHTTPClient over real sockets."""
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import traceback
@@ -97,8 +98,9 @@ class TestVerbs:
 
     async def test_broken_json_is_a_value_error(self, client, scripted_server):
         scripted_server.script("/x", Reply(200, "{", {"Content-Type": "application/problem+json"}))
-        with pytest.raises(ValueError, match="Expecting property name"):
-            await client.get("/x")
+        with pytest.raises(ValueError, match="Expecting property name") as raised:
+            await client.get("/x?token=hidden")
+        assert raised.value.__notes__ == [f"in the body of GET {scripted_server.url}/x"]
 
 
 class TestStatuses:
@@ -128,6 +130,14 @@ class TestStatuses:
         assert [attempt.status for attempt in raised.value.attempts] == [503] * 3
         assert traceback.extract_tb(raised.tb)[-1].filename.endswith("send.py")
         assert len(scripted_server.requests()) == 3
+
+    async def test_a_status_below_400_that_is_retried_is_no_success(self, client, scripted_server, no_waits):
+        scripted_server.script("/job", Reply(202, {"state": "pending"}), {"state": "done"})
+        assert await client.get("/job", statuses={202}) == {"state": "done"}
+        scripted_server.script("/job", Reply(202, {"state": "pending"}))
+        with pytest.raises(GiveUpError) as raised:
+            await client.get("/job", statuses={202})
+        assert raised.value.status == 202
 
     async def test_a_body_that_breaks_off_is_fetched_again(self, client, scripted_server, no_waits):
         scripted_server.script("/x", Truncated({"id": 1}), Truncated({"id": 1}), {"id": 1})
@@ -193,6 +203,15 @@ class TestRequest:
         response = await client.request("GET", "/x")
         assert await response.text() == "not here"
 
+    async def test_it_is_a_coroutine_like_aiohttps_own(self, client, scripted_server):
+        scripted_server.script("/x", "here")
+        response = await asyncio.create_task(client.request("GET", "/x"))
+        assert await response.text() == "here"
+        client.request("GET", "/x").close()
+        with pytest.raises(ZeroDivisionError):
+            client.request("GET", "/x").throw(ZeroDivisionError)
+        assert len(scripted_server.requests()) == 1
+
     async def test_it_is_retried_and_gives_the_last_response(self, client, scripted_server, no_waits):
         scripted_server.script("/down", Reply(503, "busy"))
         async with client.request("GET", "/down") as response:
@@ -221,6 +240,12 @@ class TestRequest:
         server.close()
         await server.wait_closed()
 
+    @pytest.mark.parametrize("options", [{"policy": RetryPolicy(max_retries=1)}, {"on_give_up": None}], ids=str)
+    async def test_a_policy_of_its_own_does_not_make_it_raise(self, client, scripted_server, no_waits, options):
+        scripted_server.script("/down", 503)
+        async with client.request("GET", "/down", **options) as response:
+            assert response.status == 503
+
     async def test_on_give_up_return_leaves_the_verbs_raising(self, scripted_server, no_waits):
         scripted_server.script("/down", 503)
         async with AsyncHTTPClient(scripted_server.url, on_give_up="return") as client:
@@ -244,7 +269,8 @@ class TestTimeouts:
         async with AsyncHTTPClient(scripted_server.url, timeout=0.2) as client:
             with pytest.raises(TimeoutError) as raised:
                 await client.get("/slow")
-        assert raised.value.__notes__[0].startswith("gave up after 1 attempt in 0.2 s: TimeoutError")
+        why = "gave up after 1 attempt in 0.2 s: TimeoutError; timeout=0.2 s leaves no room for another"
+        assert raised.value.__notes__ == [f"{why} (GET {scripted_server.url}/slow)"]
         assert len(scripted_server.requests()) == 1
 
     async def test_a_timeout_of_aiohttps_own_needs_room_for_another_attempt(self, scripted_server):
@@ -263,6 +289,24 @@ class TestTimeouts:
             assert await client.get("/slow", timeout=longer) == {"id": 1}
             with pytest.raises(TimeoutError):
                 await client.get("/slow", timeout=0.05)
+
+    async def test_a_policy_of_a_verb_keeps_the_clients_unless_it_has_its_own(self, scripted_server):
+        scripted_server.script("/slow", Reply(body={"id": 1}, delay=0.3))
+        async with AsyncHTTPClient(scripted_server.url, timeout=0.1) as client:
+            with pytest.raises(TimeoutError):
+                await client.get("/slow", policy=RetryPolicy(max_retries=1))
+            assert await client.get("/slow", policy=RetryPolicy(timeout=20)) == {"id": 1}
+
+    @pytest.mark.parametrize("options", [{"attempt_timeout": 60}, {"policy": RetryPolicy(attempt_timeout=60)}], ids=str)
+    async def test_the_default_is_no_reason_to_cut_an_attempt(self, options):
+        with pytest.raises(
+            ValueError, match=r"attempt_timeout=60 is longer than 30 s, which bound a client's calls by"
+        ):
+            AsyncHTTPClient("http://127.0.0.1", **options)
+        assert AsyncHTTPClient("http://127.0.0.1", timeout=90, **options).policy.attempt_timeout == 60
+        assert AsyncHTTPClient("http://127.0.0.1", attempt_timeout=9).policy == RetryPolicy(
+            timeout=30, attempt_timeout=9
+        )
 
     async def test_the_other_fields_of_a_client_timeout_bound_each_attempt(self, scripted_server):
         scripted_server.script("/slow", Reply(delay=30), Reply(delay=30), {"id": 1})
@@ -355,9 +399,31 @@ class TestSession:
 
     async def test_after_close_a_call_fails_at_once(self, client, no_waits):
         await client.close()
-        with pytest.raises(RuntimeError, match="Session is closed"):
+        with pytest.raises(RuntimeError, match="Session is closed; make the calls inside of `async with`"):
             await client.get("/x")
         assert no_waits == []
+
+    def test_it_belongs_to_one_event_loop(self):
+        client = AsyncHTTPClient("http://127.0.0.1")
+
+        async def use():
+            with contextlib.suppress(aiohttp.ClientError):
+                await client.get("/x", timeout=0.01)
+
+        with asyncio.Runner() as first, asyncio.Runner() as second:
+            first.run(use())
+            with pytest.raises(RuntimeError, match="this client belongs to another event loop"):
+                second.run(use())
+            first.run(client.close())
+
+    async def test_what_is_no_session_is_refused(self):
+        with pytest.raises(TypeError, match="session=3 is no session"):
+            AsyncHTTPClient("http://127.0.0.1", session=3)
+
+    @pytest.mark.parametrize("name", ["headers", "auth", "cookies", "connector"])
+    async def test_what_belongs_to_a_session_says_so(self, name):
+        with pytest.raises(TypeError, match=rf"{name}= belongs to the session: .*ClientSession\({name}=\.\.\.\)"):
+            AsyncHTTPClient("http://127.0.0.1", **{name: None})
 
     async def test_one_that_is_handed_in_is_used_and_never_closed(self, scripted_server):
         scripted_server.script("/x", 200)
@@ -422,6 +488,8 @@ class TestAddresses:
             ("/v1", "/a/../b", "/v1/b"),
             ("/v1", "/see/http://other", "/v1/see/http://other"),
             ("/v1", URL("/users"), "/v1/users"),
+            ("/v1", "?page=2", "/v1"),
+            ("/v1", "/a%2fb", "/v1/a/b"),
         ],
     )
     async def test_a_path_goes_below_the_base(self, scripted_server, base, path, joined):
@@ -460,6 +528,8 @@ class TestAddresses:
             "/v1/../../admin",
             "../admin",
             "/%2e%2e/admin",
+            "/..%2fadmin",
+            "/a/%2e%2e%2f%2e%2e/admin",
         ],
     )
     @pytest.mark.parametrize("verb", ["get", "request"])
@@ -468,6 +538,17 @@ class TestAddresses:
             with pytest.raises(ValueError, match=r"server|leads out of /v1"):
                 await (client.get(path) if verb == "get" else client.request("GET", path))
         assert scripted_server.requests() == []
+
+    async def test_a_default_port_is_no_other_server(self):
+        client = AsyncHTTPClient("http://127.0.0.1:80/")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await client.get("http://127.0.0.1/x", max_retries=1)
+        await client.close()
+
+    @pytest.mark.parametrize("path", [None, 3, ["users", 1]])
+    async def test_what_is_no_path_is_refused(self, client, path):
+        with pytest.raises(TypeError, match="is no path; write it from its slash on"):
+            await client.get(path)
 
     async def test_credentials_cannot_be_changed(self, client, scripted_server):
         with pytest.raises(ValueError, match="credentials of its own") as raised:
@@ -480,8 +561,15 @@ class TestAddresses:
             AsyncHTTPClient(base)
 
     async def test_a_base_with_a_query_is_refused(self):
-        with pytest.raises(ValueError, match="has a query or fragment"):
-            AsyncHTTPClient("http://example.com/?key=1")
+        with pytest.raises(ValueError, match="has a query or fragment") as raised:
+            AsyncHTTPClient("http://me:hidden@example.com/?key=hidden")
+        assert "hidden" not in str(raised.value)
+        with pytest.raises(ValueError, match="names no server") as raised:
+            AsyncHTTPClient("me:hidden@example.com")
+        assert "hidden" not in str(raised.value)
+        with pytest.raises(ValueError, match="name of a server") as raised:
+            await AsyncHTTPClient("http://example.com").get("//me:hidden@example.com/?key=hidden")
+        assert "hidden" not in str(raised.value)
 
     async def test_its_repr_shows_no_credentials(self):
         client = AsyncHTTPClient("https://me:hidden@example.com/v1")

@@ -95,6 +95,26 @@ async def test_a_client_timeout_bounds_the_call_and_each_attempt(scripted_server
     assert await fetch_json(f"{scripted_server.url}/slow", timeout=timeout, base_delay=0) == {"id": 1}
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda session, url: fetch_json(session), "ClientSession is no URL; give the URL as a str or yarl.URL"),
+        (lambda session, url: fetch_json(url, session), r"fetch_json\(\) takes 1 positional argument but 2 were given"),
+        (
+            lambda session, url: fetch_json(url, session=3),
+            "int is no session; give an aiohttp.ClientSession as `session`",
+        ),
+        (lambda session, url: retrykit.get(url), r"get\(\) missing 1 required positional argument: 'url'"),
+        (lambda session, url: retrykit.get(url, session), "ClientSession is no URL; give the URL as a str or yarl.URL"),
+        (lambda session, url: fetch_text(url, method="POST"), "the method is fixed here"),
+        (lambda session, url: fetch_text(url, retries=3), "did you mean max_retries="),
+    ],
+)
+async def test_mistakes_are_told(session, call, message):
+    with pytest.raises(TypeError, match=message):
+        await call(session, "http://127.0.0.1/")
+
+
 async def test_a_url_that_cannot_be_read_is_aiohttps_to_refuse(no_waits):
     with pytest.raises(aiohttp.InvalidURL):
         await fetch_json("http://[::")

@@ -115,6 +115,11 @@ async def test_connections_are_counted(session, scripted_server):
     assert scripted_server.connections == 2
 
 
+async def test_it_has_no_address_before_it_runs():
+    with pytest.raises(RuntimeError, match="the server is not running; write `async with"):
+        ScriptedServer().url  # noqa: B018
+
+
 async def test_stopping_ends_what_is_under_way(session):
     async with ScriptedServer() as server:
         server.script("/x", Reply(delay=30))
@@ -134,6 +139,7 @@ async def test_stopping_ends_what_is_under_way(session):
         (("/x", None), TypeError, r"None is no step of a script; write a status, a body"),
         (("/x", True), TypeError, r"True is no step"),
         (("/x", Reset), TypeError, r"is no step"),
+        (("/x", 99), ValueError, r"99 is no HTTP status; write one from 100 to 599"),
     ],
 )
 async def test_scripts_that_make_no_sense_are_refused(scripted_server, script, error, message):

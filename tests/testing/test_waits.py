@@ -9,6 +9,7 @@ import pytest
 
 from retrykit import GiveUpError, retry_http
 from retrykit.core import clock
+from retrykit.core.scope import retries_disabled
 from retrykit.testing import Reply, disabled, no_waits
 
 pytest_plugins = ["pytester"]
@@ -75,6 +76,20 @@ async def test_disabled_makes_one_attempt_per_call(scripted_server):
         with pytest.raises(GiveUpError) as raised:
             await get(f"{scripted_server.url}/x")
         assert len(raised.value.attempts) == 3
+
+
+async def test_they_may_overlap():
+    first, second = no_waits(), no_waits()
+    one, two = disabled(), disabled()
+    for manager in (first, second, one, two):
+        manager.__enter__()
+    first.__exit__(None, None, None)
+    one.__exit__(None, None, None)
+    assert retries_disabled()
+    second.__exit__(None, None, None)
+    two.__exit__(None, None, None)
+    assert not retries_disabled()
+    assert abs(clock.wall() - datetime.now(UTC).timestamp()) < 60
 
 
 def test_the_fixtures(pytester):

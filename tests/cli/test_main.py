@@ -86,6 +86,7 @@ class TestWrongArguments:
             ),
             (["get", "localhost", "--base-delay", "-1"], "'-1' is no time; give a number of seconds"),
             (["get", "localhost", "--base-delay", "nan"], "'nan' is no time"),
+            (["get", "localhost", "--base-delay", "long"], "'long' is no time"),
             (
                 ["get", "localhost", "--timeout", "0"],
                 "'0' leaves no time for an attempt; give a number of seconds above 0",

@@ -1,6 +1,7 @@
 """One call, over real sockets: attempts, waits, what comes out, and what is left behind."""
 
 import asyncio
+import contextvars
 import copy
 import dataclasses
 import gc
@@ -702,6 +703,19 @@ class TestAttemptNumber:
 
         await asyncio.gather(*(fail(times, times) for times in (1, 2, 3)))
         assert numbers == {1: [1], 2: [1, 2], 3: [1, 2, 3]}
+
+    async def test_a_call_that_is_closed_from_elsewhere_leaves_nothing_there(self):
+        @retry_http(timeout=60)
+        async def wait():
+            await asyncio.sleep(30)
+
+        call = wait()
+        elsewhere = contextvars.copy_context()
+        elsewhere.run(call.send, None)
+        assert elsewhere.run(time_left) > 0
+        call.close()
+        assert time_left() is None
+        assert elsewhere.run(time_left) is None
 
 
 class TestCancellation:

@@ -42,7 +42,7 @@ ROOMS = {
         "decorator",
     ],
     "guards": ["budget", "pause", "breaker", "hedge"],
-    "http": ["replay", "send", "middleware", "stream", "client", "fetch", "fetch_all", "download"],
+    "http": ["address", "replay", "send", "middleware", "stream", "client", "fetch", "fetch_all", "download"],
 }
 """The floors inside, and the files on each, from the top: each imports only from what stands above it."""
 

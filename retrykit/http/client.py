@@ -2,8 +2,6 @@
 
 import asyncio
 import inspect
-import posixpath
-import re
 from collections.abc import Coroutine, Generator, Set
 from enum import Enum
 from types import TracebackType
@@ -16,6 +14,7 @@ from yarl import URL
 from retrykit.core.decorator import Retried, decorate, policy_of
 from retrykit.core.events import Request
 from retrykit.core.policy import FurtherOptions, RetryPolicy, Seconds
+from retrykit.http.address import checked_base, join
 from retrykit.http.send import (
     CallOptions,
     Read,
@@ -89,7 +88,7 @@ class AsyncHTTPClient:
         policy: RetryPolicy | None = None,
         **options: Unpack[FurtherOptions],
     ) -> None:
-        self._base_url = _checked(base_url)
+        self._base_url = checked_base(base_url)
         _refuse_session_options(options.keys())
         if session is not None and not hasattr(session, "request"):
             raise TypeError(f"session={session!r} is no session; give an aiohttp.ClientSession, or none")
@@ -184,7 +183,7 @@ class AsyncHTTPClient:
         or `response = await client.request(...)`. It is retried like the verbs; when it is given up on, the last
         response is handed over, unless `on_give_up="raise"`.
         """
-        url = _join(self._base_url, path)
+        url = join(self._base_url, path)
         send, request = self._for_call(self._send, options)
         request.setdefault("raise_for_status", False)  # also where a session that was handed in says otherwise
         return ResponseContext(send(self._opened(), method, url, request))
@@ -207,7 +206,7 @@ class AsyncHTTPClient:
         return f"<{type(self).__name__} {self._base_url.with_user(None)}: {self._policy}>"
 
     async def _call(self, method: str, path: StrOrURL, read: Read[R], options: Any) -> R:
-        url = _join(self._base_url, path)
+        url = join(self._base_url, path)
         fetch, request = self._for_call(self._fetch, options)
         result: R = await fetch(self._opened(), method, url, request, read)
         return result
@@ -288,24 +287,6 @@ def _describe(_: ClientSession, method: str, url: StrOrURL, request: dict[str, A
     return describe(method, url, request)
 
 
-def _checked(base_url: StrOrURL) -> URL:
-    shown = _shown(str(base_url))
-    try:
-        url = URL(base_url)
-    except (ValueError, TypeError):
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"base_url={shown} names no server; write it whole, such as 'https://api.example.com/v1'")
-    if url.query_string or url.fragment:
-        raise ValueError(f"base_url={shown} has a query or fragment, which no path can follow; leave it out")
-    return url
-
-
-def _shown(address: str) -> str:
-    """An address as it may be shown: without credentials and query."""
-    return repr(re.sub("[^/]*@", "", address.partition("?")[0]))
-
-
 def _refuse_session_options(options: Set[str]) -> None:
     """Say of an option that only a session has where it belongs."""
     for name in options & inspect.signature(ClientSession).parameters.keys():
@@ -313,39 +294,3 @@ def _refuse_session_options(options: Set[str]) -> None:
             f"{name}= belongs to the session: AsyncHTTPClient(url, session=aiohttp.ClientSession({name}=...)); what a"
             " request can have goes with each call, too"
         )
-
-
-_ABSOLUTE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
-# By these a path would turn into the name of a server, if it were put behind one.
-_LIKE_A_SERVER = ("//", "/\\", "\\", "@", ":")
-
-
-def _join(base: URL, path: StrOrURL) -> URL:
-    """The address of a path below the base.
-
-    Raises:
-        ValueError: It would lead elsewhere: to another server, to other credentials, or out of the base's own path.
-    """
-    if not isinstance(path, str | URL):
-        raise TypeError(f"{path!r} is no path; write it from its slash on, such as '/users/1'")
-    text = str(path)
-    if _ABSOLUTE.match(text):
-        return _same_server(base, URL(text))
-    shown = _shown(text)
-    if text.startswith(_LIKE_A_SERVER):
-        raise ValueError(f"{shown} could be read as the name of a server; write the path from its slash on: '/users/1'")
-    below = str(base).rstrip("/")
-    joined = URL(f"{below}/{text.removeprefix('/')}") if text and text[0] not in "?#" else URL(f"{base}{text}")
-    # Normalised once more where it is decoded: to some servers, %2F is a slash.
-    if not f"{posixpath.normpath(joined.path)}/".startswith(f"{base.path.rstrip('/')}/"):
-        raise ValueError(f"{shown} leads out of {base.path}, which all paths are under; write the path without '..'")
-    return joined
-
-
-def _same_server(base: URL, url: URL) -> URL:
-    """A whole address, such as a link to the next page, with the credentials of the base."""
-    if (url.scheme, url.host, url.port) != (base.scheme, base.host, base.port):  # origin() tells :80 from no port
-        raise ValueError(f"{url.origin()} is another server than {base.origin()}; use a client of its own for it")
-    if (url.user, url.password) not in ((None, None), (base.user, base.password)):
-        raise ValueError(f"an address on {base.origin()} came with credentials of its own; those of a client are fixed")
-    return url.with_user(base.user).with_password(base.password)

@@ -1,0 +1,66 @@
+"""Addresses: a base URL, and the paths below it. Nothing in a path leads to another server, or to other credentials."""
+
+import posixpath
+import re
+
+from aiohttp.typedefs import StrOrURL
+from yarl import URL
+
+_ABSOLUTE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+# By these a path would turn into the name of a server, if it were put behind one.
+_LIKE_A_SERVER = ("//", "/\\", "\\", "@", ":")
+
+
+def checked_base(base_url: StrOrURL) -> URL:
+    """A base URL.
+
+    Raises:
+        ValueError: It names no server, or has a query or fragment.
+    """
+    shown = _shown(str(base_url))
+    try:
+        url = URL(base_url)
+    except (ValueError, TypeError):
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"base_url={shown} names no server; write it whole, such as 'https://api.example.com/v1'")
+    if url.query_string or url.fragment:
+        raise ValueError(f"base_url={shown} has a query or fragment, which no path can follow; leave it out")
+    return url
+
+
+def join(base: URL, path: StrOrURL) -> URL:
+    """The address of a path below the base.
+
+    Raises:
+        ValueError: It would lead elsewhere: to another server, to other credentials, or out of the base's own path.
+        TypeError: It is no path.
+    """
+    if not isinstance(path, str | URL):
+        raise TypeError(f"{path!r} is no path; write it from its slash on, such as '/users/1'")
+    text = str(path)
+    if _ABSOLUTE.match(text):
+        return _same_server(base, URL(text))
+    shown = _shown(text)
+    if text.startswith(_LIKE_A_SERVER):
+        raise ValueError(f"{shown} could be read as the name of a server; write the path from its slash on: '/users/1'")
+    below = str(base).rstrip("/")
+    joined = URL(f"{below}/{text.removeprefix('/')}") if text and text[0] not in "?#" else URL(f"{base}{text}")
+    # Normalised once more where it is decoded: to some servers, %2F is a slash.
+    if not f"{posixpath.normpath(joined.path)}/".startswith(f"{base.path.rstrip('/')}/"):
+        raise ValueError(f"{shown} leads out of {base.path}, which all paths are under; write the path without '..'")
+    return joined
+
+
+def _same_server(base: URL, url: URL) -> URL:
+    """A whole address, such as a link to the next page, with the credentials of the base."""
+    if (url.scheme, url.host, url.port) != (base.scheme, base.host, base.port):  # origin() tells :80 from no port
+        raise ValueError(f"{_shown(str(url))} is not on {base.origin()}; use a client of its own for another server")
+    if (url.user, url.password) not in ((None, None), (base.user, base.password)):
+        raise ValueError(f"an address on {base.origin()} came with credentials of its own; those of a client are fixed")
+    return url.with_user(base.user).with_password(base.password)
+
+
+def _shown(address: str) -> str:
+    """An address as it may be shown: without credentials and query."""
+    return repr(re.sub("[^/]*@", "", address.partition("?")[0]))

@@ -102,6 +102,7 @@ class Retry:
 
 Decision = Accept | GiveUp | Retry
 ACCEPT = Accept()
+_FINAL = (None, Kind.PERMANENT)
 
 
 def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> Decision:
@@ -115,13 +116,14 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     """
     if _ran_out_of_time(outcome, call, policy):
         return GiveUp("timeout")
-    if not can_be_retried(outcome, policy):
+    kind = _kind(outcome, policy)
+    if kind in _FINAL:
         return ACCEPT
     if call.attempt >= policy.max_retries:
         return GiveUp("attempts")
     if not call.sendable:
         return GiveUp("body")
-    if _kind(outcome, policy) is Kind.MAYBE_PROCESSED and not call.repeatable:
+    if kind is Kind.MAYBE_PROCESSED and not call.repeatable:
         return GiveUp("not_repeatable")
     asked = outcome.asked_delay
     if asked is not None and asked > policy.max_retry_after:
@@ -148,7 +150,7 @@ def _case_insensitive(headers: Mapping[str, str]) -> MultiMapping[str]:
 
 def can_be_retried(outcome: Outcome, policy: RetryPolicy) -> bool:
     """Would another attempt follow, if attempts, time and the request allow it?"""
-    return _kind(outcome, policy) not in (None, Kind.PERMANENT)
+    return _kind(outcome, policy) not in _FINAL
 
 
 def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:

@@ -98,7 +98,7 @@ class Run:
 
     def ends_with_error(self, error: Exception) -> bool:
         """Is this error what comes out of the call? If not, another attempt follows, or `failure` is set."""
-        decision = self._judge(Outcome(error=error))
+        decision = self._judge(Outcome(None, error, clock.wall()))
         if isinstance(decision, Retry):
             return False
         if isinstance(decision, Accept):
@@ -141,7 +141,7 @@ class Run:
         """
         response = result if isinstance(result, ClientResponse) else None
         try:
-            decision = self._judge(Outcome(result))
+            decision = self._judge(Outcome(result, None, clock.wall()))
         except BaseException:  # One of the user's strategies failed.
             if response is not None:
                 response.close()
@@ -162,7 +162,7 @@ class Run:
     def _judge(self, outcome: Outcome) -> Decision:
         policy = self._policy.replace(max_retries=1) if scope.retries_disabled() else self._policy
         elapsed = clock.now() - self._started
-        decision = self._decide(outcome._replace(wall=clock.wall()), elapsed, policy)
+        decision = self._decide(outcome, elapsed, policy)
         if isinstance(decision, Retry):
             self.delay = decision.delay
         self._record(outcome, elapsed, decision.delay if isinstance(decision, Retry) else None)

@@ -133,10 +133,15 @@ class RetryPolicy:
         """The same policy but for the named options.
 
         What would contradict a named option gives way to it: a `wait` takes the place of `base_delay`, `max_delay` and
-        `jitter`, one of those that of a `wait`, and a `timeout` that of a longer `attempt_timeout`.
+        `jitter`, one of those that of a `wait`, a `timeout` that of a longer `attempt_timeout`; a `base_delay` above
+        the old `max_delay` raises that, and a `max_delay` below the old `base_delay` lowers that.
         """
         new = _checked(options)
         kept = {name: value for name, value in self._named().items() if not _gives_way(name, value, new)}
+        if "max_delay" in kept and "base_delay" in new:
+            kept["max_delay"] = max(kept["max_delay"], new["base_delay"])
+        if "base_delay" in kept and "max_delay" in new:
+            kept["base_delay"] = min(kept["base_delay"], new["max_delay"])
         merged: dict[str, Any] = {**kept, **options}
         return type(self)(**merged)
 
@@ -240,11 +245,5 @@ def _gives_way(name: str, value: Any, new: dict[str, Any]) -> bool:
             return any(option in new for option in _SCHEDULE)
         case "attempt_timeout":
             return new.get("timeout") is not None and value > new["timeout"]
-        case "base_delay":
-            return new.get("wait") is not None or value > new.get("max_delay", value)
-        case "max_delay":
-            return new.get("wait") is not None or value < new.get("base_delay", value)
-        case "jitter":
-            return new.get("wait") is not None
         case _:
-            return False
+            return name in _SCHEDULE and new.get("wait") is not None

@@ -42,6 +42,7 @@ class Run:
         "_args",
         "_attempts",
         "_event",
+        "_is_overdue",
         "_kwargs",
         "_plan",
         "_policy",
@@ -61,6 +62,7 @@ class Run:
         self._strategies: Strategies | None = None
         self._event: RetryEvent | None = None
         self._reason: Reason = "attempts"
+        self._is_overdue = False
         self.delay = 0.0
         """Seconds to wait before the next attempt."""
         self.failure: Exception | None = None
@@ -71,11 +73,11 @@ class Run:
     async def attempt(self) -> Any:
         """Make the next attempt, within what is left of the time."""
         left, limit = self._time_left(), self._policy.attempt_timeout
-        if left == 0:
-            raise TimeoutError  # It would still get as far as its first await, and that may be a request sent.
+        if left == 0 and self._attempts:
+            raise self._overdue()  # It would still get as far as its first await, and that may be a request sent.
         if left is not None:
             limit = left if limit is None else min(left, limit)
-        attempt = scope.enter(len(self._attempts) + 1, None if left is None else clock.now() + left)
+        attempt = scope.enter(len(self._attempts) + 1, left, limit)
         try:
             async with clock.time_limit(limit):
                 return await self._plan.fn(*self._args, **self._kwargs)
@@ -98,6 +100,8 @@ class Run:
 
     def ends_with_error(self, error: Exception) -> bool:
         """Is this error what comes out of the call? If not, another attempt follows, or `failure` is set."""
+        if self._is_overdue:
+            return True
         decision = self._judge(Outcome(None, error, clock.wall()))
         if isinstance(decision, Retry):
             return False
@@ -189,6 +193,15 @@ class Run:
             return decision
         finally:
             strategies.forget()
+
+    def _overdue(self) -> TimeoutError:
+        """The end of a call whose time was over before its next attempt could begin."""
+        self._is_overdue = True
+        if self._event is not None:
+            listeners.tell(self._event.given_up("timeout"))
+        error = TimeoutError()
+        self._mark(error, "timeout")
+        return error
 
     def _call(self, elapsed: float) -> Call:
         if self._request is None:

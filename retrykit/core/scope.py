@@ -10,12 +10,14 @@ from retrykit.core import clock
 class Scope:
     """An attempt, as it is seen from inside."""
 
-    __slots__ = ("deadline", "number", "outer", "over")
+    __slots__ = ("deadline", "end", "number", "outer", "over")
 
-    def __init__(self, number: int, deadline: float | None, outer: "Scope | None") -> None:
+    def __init__(self, number: int, deadline: float | None, end: float | None, outer: "Scope | None") -> None:
         self.number = number
         self.deadline = deadline
-        """The instant, on the clock of `clock.now`, at which the time of the call is over."""
+        """The instant, on the clock of `clock.now`, at which the time of the call is over, and"""
+        self.end = end
+        """that at which the time of the attempt is."""
         self.outer = outer
         self.over = False
         """A task that was started inside an attempt keeps its context, and may outlive it."""
@@ -45,15 +47,24 @@ def attempt_number() -> int:
 def time_left() -> float | None:
     """The seconds that are left of the running call; `None` where it has no `timeout`."""
     scope = _running()
-    return None if scope is None or scope.deadline is None else max(0.0, scope.deadline - clock.now())
+    return None if scope is None else _until(scope.deadline)
 
 
-def enter(number: int, deadline: float | None) -> Scope:
-    """Mark the attempt that begins. Its deadline is no later than that of a call around it."""
-    outer = _running()
-    if outer is not None and outer.deadline is not None:
-        deadline = outer.deadline if deadline is None else min(deadline, outer.deadline)
-    scope = Scope(number, deadline, outer)
+def attempt_time_left() -> float | None:
+    """The seconds that are left of the running attempt; `None` where nothing limits it."""
+    scope = _running()
+    return None if scope is None else _until(scope.end)
+
+
+def enter(number: int, call_time: float | None, attempt_time: float | None) -> Scope:
+    """Mark the attempt that begins, and the seconds that its call and it have. A call around it may leave them less."""
+    outer, now = _running(), clock.now()
+    scope = Scope(
+        number,
+        _earliest(None if call_time is None else now + call_time, None if outer is None else outer.deadline),
+        _earliest(None if attempt_time is None else now + attempt_time, None if outer is None else outer.end),
+        outer,
+    )
     _scope.set(scope)
     return scope
 
@@ -64,6 +75,14 @@ def leave(scope: Scope) -> None:
     # Not by token: a coroutine that is closed from elsewhere ends in another context, where this is none of ours.
     if _scope.get() is scope:
         _scope.set(scope.outer)
+
+
+def _until(instant: float | None) -> float | None:
+    return None if instant is None else max(0.0, instant - clock.now())
+
+
+def _earliest(*instants: float | None) -> float | None:
+    return min((instant for instant in instants if instant is not None), default=None)
 
 
 def retries_disabled() -> bool:

@@ -40,16 +40,21 @@ def join(base: URL, path: StrOrURL) -> URL:
         raise TypeError(f"{path!r} is no path; write it from its slash on, such as '/users/1'")
     text = str(path)
     if _ABSOLUTE.match(text):
-        return _same_server(base, URL(text))
+        return _same_server(base, path if isinstance(path, URL) else URL(text))
     shown = _shown(text)
     if text.startswith(_LIKE_A_SERVER):
         raise ValueError(f"{shown} could be read as the name of a server; write the path from its slash on: '/users/1'")
     below = str(base).rstrip("/")
-    joined = URL(f"{below}/{text.removeprefix('/')}") if text and text[0] not in "?#" else URL(f"{base}{text}")
-    # Normalised once more where it is decoded: to some servers, %2F is a slash.
-    if not f"{posixpath.normpath(joined.path)}/".startswith(f"{base.path.rstrip('/')}/"):
+    address = f"{below}/{text.removeprefix('/')}" if text and text[0] not in "?#" else f"{base}{text}"
+    joined = URL(address, encoded=isinstance(path, URL))
+    if not _directory(joined).startswith(_directory(base)):
         raise ValueError(f"{shown} leads out of {base.path}, which all paths are under; write the path without '..'")
     return joined
+
+
+def _directory(url: URL) -> str:
+    """The path, decoded and normalised once more: to some servers, %2F is a slash."""
+    return posixpath.normpath(url.path).rstrip("/") + "/"
 
 
 def _same_server(base: URL, url: URL) -> URL:
@@ -63,4 +68,4 @@ def _same_server(base: URL, url: URL) -> URL:
 
 def _shown(address: str) -> str:
     """An address as it may be shown: without credentials and query."""
-    return repr(re.sub("[^/]*@", "", address.partition("?")[0]))
+    return repr(re.sub(r"(?<=//).*@|^[^/]*@", "…@", address).partition("?")[0])

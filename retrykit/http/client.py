@@ -98,10 +98,10 @@ class AsyncHTTPClient:
             "base_delay": base_delay,
             "timeout": timeout.total or None if isinstance(timeout, ClientTimeout) else timeout,
         }
-        if timeout is UNSET and (policy is None or policy.timeout is None):
-            named["timeout"] = _default_timeout(policy, options.get("attempt_timeout"))
         given = {name: value for name, value in named.items() if value is not UNSET}
         self._policy = policy_of(policy, {**given, **options})  # type: ignore[typeddict-item]
+        if timeout is UNSET and self._policy.timeout is None:
+            self._policy = _with_default_timeout(self._policy, DEFAULT_TIMEOUT, "a client's default")
         self._session = session
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -212,12 +212,12 @@ class AsyncHTTPClient:
         return result
 
     def _for_call(self, fetch: Retried[P, R], options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
-        policy: RetryPolicy | None = options.get("policy")
-        if policy is not None and policy.timeout is None:  # Then the client's still holds.
-            options = {"timeout": self._policy.timeout, **options}
+        policy = options.get("policy")
+        if isinstance(policy, RetryPolicy) and policy.timeout is None and "timeout" not in options:
+            options = {**options, "policy": _with_default_timeout(policy, self._policy.timeout, "the client's")}
         fetch, request = for_call(fetch, options)
-        if self._per_attempt is not None:
-            request.setdefault("timeout", self._per_attempt)
+        if self._per_attempt is not None and "timeout" not in options:
+            request["timeout"] = self._per_attempt
         data = request.get("data")
         if isinstance(data, dict | list):
             if request.get("json") is not None:
@@ -268,19 +268,18 @@ class ResponseContext(Coroutine[Any, Any, ClientResponse]):
         await self._response.__aexit__(kind, error, traceback)
 
 
-def _default_timeout(policy: RetryPolicy | None, named: Seconds | None) -> float:
-    """The timeout of a client that was given none.
+def _with_default_timeout(policy: RetryPolicy, timeout: float | None, whose: str) -> RetryPolicy:
+    """A policy that has no timeout, with this one.
 
     Raises:
-        ValueError: It is shorter than what was given for a single attempt.
+        ValueError: It is shorter than what the policy has for a single attempt.
     """
-    attempt_timeout = RetryPolicy(attempt_timeout=named).attempt_timeout or (policy.attempt_timeout if policy else None)
-    if attempt_timeout is not None and attempt_timeout > DEFAULT_TIMEOUT:
+    if timeout is not None and policy.attempt_timeout is not None and policy.attempt_timeout > timeout:
         raise ValueError(
-            f"attempt_timeout={attempt_timeout:g} is longer than {DEFAULT_TIMEOUT:g} s, which bound a client's calls by"
-            " default; write a timeout for the whole call as well, or timeout=None"
+            f"attempt_timeout={policy.attempt_timeout:g} is longer than {whose} timeout={timeout:g}, which bounds the"
+            " whole call; write a timeout as well, or timeout=None"
         )
-    return DEFAULT_TIMEOUT
+    return policy.replace(timeout=timeout)
 
 
 def _describe(_: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *_read: object) -> Request:

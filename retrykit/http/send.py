@@ -1,7 +1,7 @@
 """One attempt, one request: what may be sent again, how it is sent, and how the answer is read."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from ssl import SSLContext
 from typing import Any, ParamSpec, TypeVar
 
@@ -90,6 +90,9 @@ def for_call(fetch: Retried[P, R], options: dict[str, Any]) -> tuple[Retried[P, 
         checks.refuse_misspelt(name, _POLICY_OPTIONS)
     if "method" in request:
         raise TypeError("the method is fixed here; for any method there is AsyncHTTPClient.request(method, path)")
+    for name in _SENT_WITH_EACH_ATTEMPT & request.keys():
+        if isinstance(request[name], Iterator):  # It would be used up by the first.
+            request[name] = tuple(request[name])
     timeout = changes.get("timeout")
     if isinstance(timeout, ClientTimeout):
         changes["timeout"], request["timeout"] = timeout.total or None, with_total(None, timeout)
@@ -99,6 +102,7 @@ def for_call(fetch: Retried[P, R], options: dict[str, Any]) -> tuple[Retried[P, 
 
 
 _POLICY_OPTIONS = tuple(RetryOptions.__annotations__)
+_SENT_WITH_EACH_ATTEMPT = frozenset({"cookies", "headers", "proxy_headers", "skip_auto_headers"})
 # The option that a request is told of: what is retried by its status can't be a success by it.
 _STATUSES = "statuses"
 
@@ -138,7 +142,7 @@ async def send(session: ClientSession, method: str, url: StrOrURL, request: dict
 
 
 def _within_the_call(session: ClientSession, request: dict[str, Any]) -> ClientTimeout:
-    given: ClientTimeout = request.get("timeout", session.timeout)
+    given: ClientTimeout = request["timeout"] if "timeout" in request else session.timeout  # noqa: SIM401
     left = scope.time_left()
     return given if left is None else with_total(max(_SHORTEST_TOTAL, min(left, given.total or left)), given)
 
@@ -155,7 +159,9 @@ async def fetch(session: ClientSession, method: str, url: StrOrURL, request: dic
     # A session may raise by itself on such a status, and would leave the body behind.
     async with await send(session, method, url, {**request, "raise_for_status": False}) as response:
         if response.status >= 400 or response.status in request.get(_STATUSES, ()):
-            raise ResponseError.of(response, await drain(response, scope.time_left()))
+            # Half of what is left, so that the status comes out even where the body doesn't.
+            left = scope.attempt_time_left()
+            raise ResponseError.of(response, await drain(response, left and left / 2))
         return await read(response)
 
 

@@ -649,9 +649,24 @@ class TestTime:
 
     async def test_no_attempt_is_sent_once_it_has_passed(self, fetch, scripted_server):
         scripted_server.script("/down", 503)
-        retrykit.set_listeners(lambda event: time.sleep(0.3))
-        with pytest.raises(TimeoutError):
+        told = []
+        retrykit.set_listeners(told.append, lambda event: time.sleep(0.3))
+        with pytest.raises(TimeoutError) as raised:
             await retry_http(timeout=0.25, base_delay=0.01)(fetch)("/down")
+        assert len(scripted_server.requests("/down")) == 1
+        assert len(attempts_of(raised.value)) == 1
+        assert [(event.attempt, getattr(event, "reason", None)) for event in told] == [(1, None), (1, "timeout")]
+
+    async def test_nor_where_nobody_listens(self, fetch, scripted_server):
+        scripted_server.script("/down", 503)
+        retrykit.set_listeners()
+
+        def late(state):
+            time.sleep(0.3)
+            return False
+
+        with pytest.raises(TimeoutError):
+            await retry_http(timeout=0.25, base_delay=0.01, stop=late)(fetch)("/down")
         assert len(scripted_server.requests("/down")) == 1
 
     async def test_a_task_that_outlives_its_call_is_free_of_it(self):

@@ -193,8 +193,10 @@ class TestReplace:
 
     def test_a_newer_cap_or_base_takes_the_place_of_an_older_one(self):
         assert RetryPolicy(max_delay=200).replace(base_delay=100) == RetryPolicy(base_delay=100, max_delay=200)
-        assert RetryPolicy(base_delay=5).replace(max_delay=2) == RetryPolicy(max_delay=2)
-        assert RetryPolicy(max_delay=2).replace(base_delay=5) == RetryPolicy(base_delay=5)
+        assert RetryPolicy(base_delay=5).replace(max_delay=2) == RetryPolicy(base_delay=2, max_delay=2)
+        assert RetryPolicy(max_delay=2).replace(base_delay=5) == RetryPolicy(base_delay=5, max_delay=5)
+        with pytest.raises(ValueError, match="longer than max_delay=60"):
+            RetryPolicy().replace(base_delay=100)
 
     def test_what_is_wrong_is_refused(self):
         with pytest.raises(ValueError, match="max_retries=0"):

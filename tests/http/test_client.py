@@ -297,13 +297,22 @@ class TestTimeouts:
                 await client.get("/slow", policy=RetryPolicy(max_retries=1))
             assert await client.get("/slow", policy=RetryPolicy(timeout=20)) == {"id": 1}
 
+    @pytest.mark.parametrize("timeout", [20, None], ids=str)
+    async def test_a_number_takes_the_place_of_a_whole_client_timeout(self, scripted_server, timeout):
+        scripted_server.script("/slow", Reply(body={"id": 1}, delay=0.3))
+        own = aiohttp.ClientTimeout(total=20, sock_read=0.1)
+        async with AsyncHTTPClient(scripted_server.url, max_retries=1, timeout=own) as client:
+            assert await client.get("/slow", timeout=timeout) == {"id": 1}
+            with pytest.raises(TimeoutError):
+                await client.get("/slow")
+
     @pytest.mark.parametrize("options", [{"attempt_timeout": 60}, {"policy": RetryPolicy(attempt_timeout=60)}], ids=str)
     async def test_the_default_is_no_reason_to_cut_an_attempt(self, options):
-        with pytest.raises(
-            ValueError, match=r"attempt_timeout=60 is longer than 30 s, which bound a client's calls by"
-        ):
+        with pytest.raises(ValueError, match=r"attempt_timeout=60 is longer than a client's default timeout=30"):
             AsyncHTTPClient("http://127.0.0.1", **options)
         assert AsyncHTTPClient("http://127.0.0.1", timeout=90, **options).policy.attempt_timeout == 60
+        with pytest.raises(ValueError, match=r"attempt_timeout=60 is longer than the client's timeout=5"):
+            await AsyncHTTPClient("http://127.0.0.1", timeout=5).get("/", policy=RetryPolicy(attempt_timeout=60))
         assert AsyncHTTPClient("http://127.0.0.1", attempt_timeout=9).policy == RetryPolicy(
             timeout=30, attempt_timeout=9
         )
@@ -360,6 +369,10 @@ class TestOptions:
     async def test_wrong_ones_are_refused_when_it_is_made(self):
         with pytest.raises(ValueError, match="max_retries=0"):
             AsyncHTTPClient("http://127.0.0.1", max_retries=0)
+        with pytest.raises(TypeError, match="is no RetryPolicy"):
+            AsyncHTTPClient("http://127.0.0.1", policy={})
+        with pytest.raises(TypeError, match="policy='x' is no RetryPolicy"):
+            await AsyncHTTPClient("http://127.0.0.1").get("/", policy="x")
 
 
 class TestSession:
@@ -490,6 +503,7 @@ class TestAddresses:
             ("/v1", URL("/users"), "/v1/users"),
             ("/v1", "?page=2", "/v1"),
             ("/v1", "/a%2fb", "/v1/a/b"),
+            ("/a//b", "/x", "/a//b/x"),
         ],
     )
     async def test_a_path_goes_below_the_base(self, scripted_server, base, path, joined):
@@ -497,6 +511,16 @@ class TestAddresses:
         async with AsyncHTTPClient(scripted_server.url + base) as client:
             await client.get(path)
         assert [request.path for request in scripted_server.requests()] == [joined]
+
+    async def test_what_is_encoded_already_stays_so(self, scripted_server):
+        for base in ("", "/v1"):
+            async with AsyncHTTPClient(scripted_server.url + base) as client:
+                for where in (
+                    URL(f"{scripted_server.url}{base}/a%7Eb?s=%21", encoded=True),
+                    URL("/a%7Eb?s=%21", encoded=True),
+                ):
+                    async with client.request("GET", where) as response:
+                        assert response.url.raw_path_qs == f"{base}/a%7Eb?s=%21"
 
     async def test_a_query_in_the_path_is_kept(self, client, scripted_server):
         scripted_server.script("/search", 200)
@@ -565,6 +589,9 @@ class TestAddresses:
         with pytest.raises(ValueError, match="has a query or fragment") as raised:
             AsyncHTTPClient("http://me:hidden@example.com/?key=hidden")
         assert "hidden" not in str(raised.value)
+        with pytest.raises(ValueError, match=r"names no server|has a query") as raised:
+            AsyncHTTPClient("https://me:hid/hidden?hidden@example.com/")
+        assert "hid" not in str(raised.value)
         with pytest.raises(ValueError, match="names no server") as raised:
             AsyncHTTPClient("me:hidden@example.com")
         assert "hidden" not in str(raised.value)

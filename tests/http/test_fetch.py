@@ -115,6 +115,34 @@ async def test_mistakes_are_told(session, call, message):
         await call(session, "http://127.0.0.1/")
 
 
+async def test_what_goes_with_a_request_goes_with_each_attempt(scripted_server, no_waits):
+    scripted_server.script("/x", 503, {"id": 1})
+    headers, cookies = zip(["X-Key"], ["1"], strict=True), iter([("a", "2")])
+    await fetch_json(f"{scripted_server.url}/x", headers=headers, cookies=cookies)
+    sent = [(request.headers.get("X-Key"), request.headers.get("Cookie")) for request in scripted_server.requests()]
+    assert sent == [("1", "a=2")] * 2
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0.3}, {"attempt_timeout": 0.3}], ids=str)
+async def test_a_status_comes_out_even_where_its_body_does_not(options):
+    writers = []
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writers.append(writer)
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nstart")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    with pytest.raises(ResponseError) as raised:
+        await fetch_json(f"http://{host}:{port}/", **options)
+    assert (raised.value.status, raised.value.body) == (404, b"start")
+    assert len(writers) == 1
+    server.close()
+    writers[0].close()
+    await server.wait_closed()
+
+
 async def test_a_url_that_cannot_be_read_is_aiohttps_to_refuse(no_waits):
     with pytest.raises(aiohttp.InvalidURL):
         await fetch_json("http://[::")

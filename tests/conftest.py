@@ -1,8 +1,9 @@
 """What all tests share."""
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -42,6 +43,31 @@ def events() -> list[retrykit.RetryEvent | retrykit.GiveUpEvent]:
     told: list[retrykit.RetryEvent | retrykit.GiveUpEvent] = []
     retrykit.set_listeners(told.append)
     return told
+
+
+@pytest.fixture
+async def stalling() -> AsyncIterator[Callable[[bytes], Awaitable[tuple[str, list[asyncio.StreamWriter]]]]]:
+    """Starts a server whose every answer stops in the middle: its URL, and the connections that have got an answer."""
+    servers: list[asyncio.Server] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def start(answer: bytes) -> tuple[str, list[asyncio.StreamWriter]]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writers.append(writer)
+            writer.write(answer)
+
+        servers.append(await asyncio.start_server(serve, "127.0.0.1", 0))
+        host, port = servers[-1].sockets[0].getsockname()
+        return f"http://{host}:{port}/", writers
+
+    yield start
+    for server in servers:
+        server.close()
+    for writer in writers:
+        writer.close()
+    for server in servers:
+        await server.wait_closed()
 
 
 @pytest.fixture

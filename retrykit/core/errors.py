@@ -7,6 +7,9 @@ aiohttp.ClientResponseError
 tenacity.TryAgain
 └── TryAgain                   raised by a wrapped coroutine that wants another attempt
 
+TypeError
+└── UsageError                 what was decorated can't work (not public: it is no error to be caught)
+
 Any other failure comes out as itself, and where the call was given up on, with a note (`note`).
 """
 

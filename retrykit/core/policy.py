@@ -94,7 +94,9 @@ class RetryPolicy:
     at all", and are retried only where they are named. An empty set means none."""
 
     exceptions: tuple[type[Exception], ...] = TRANSIENT_ERRORS
-    """The exceptions that are retried. It replaces the default: `TRANSIENT_ERRORS + (MyError,)` adds to it."""
+    """The exceptions that are retried. The default are the failures of a connection, which another one may not meet,
+    and what is named replaces it: `TRANSIENT_ERRORS + (MyError,)` adds to it. An exception of your own is never
+    retried unless named, because only you know what it means."""
 
     retry_if: RetryIf | None = None
     """A further reason to retry: a callable of the outcome (the response, value or exception), or a tenacity `retry_*`
@@ -105,10 +107,12 @@ class RetryPolicy:
 
     timeout: float | None = None
     """Bounds the whole call: attempts, waits, and what runs between them. When it has passed, `TimeoutError` is
-    raised; a wait that would end after it is not begun, and the outcome at hand comes out at once. Default: none."""
+    raised; a wait that would end after it is not begun, and the outcome at hand comes out at once. Default: none,
+    because only the caller knows how long is too long; a client's is 30 s."""
 
     attempt_timeout: float | None = None
-    """Bounds each attempt; one that takes longer is cancelled, and counts as a `TimeoutError`. Default: none."""
+    """Bounds each attempt; one that takes longer is cancelled, and counts as a `TimeoutError`. Default: none, because
+    aiohttp has limits of its own (300 s for a request)."""
 
     before_retry: BeforeRetry | None = None
     """A coroutine function that is awaited before each further attempt, with the `RetryEvent` of the attempt that

@@ -626,26 +626,13 @@ class TestTime:
         await retry_http(timeout=10, base_delay=0)(fetch)("/slow")
         assert events[0].elapsed >= 0.1
 
-    async def test_a_body_that_stalls_does_not_push_the_wait_past_it(self):
-        writers = []
-
-        async def serve(reader, writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writers.append(writer)
-            writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nstart")
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        host, port = server.sockets[0].getsockname()
-        async with aiohttp.ClientSession() as session:
-            with pytest.raises(GiveUpError) as raised:
-                await retry_http(timeout=0.5, base_delay=0.4)(session.get)(f"http://{host}:{port}/")
+    async def test_a_body_that_stalls_does_not_push_the_wait_past_it(self, session, stalling):
+        url, connections = await stalling(b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nstart")
+        with pytest.raises(GiveUpError) as raised:
+            await retry_http(timeout=0.5, base_delay=0.4)(session.get)(url)
         assert raised.value.reason == "timeout"
         assert [attempt.delay for attempt in raised.value.attempts] == [0.4, None]
-        assert len(writers) == 2
-        server.close()
-        for writer in writers:
-            writer.close()
-        await server.wait_closed()
+        assert len(connections) == 2
 
     async def test_no_attempt_is_sent_once_it_has_passed(self, fetch, scripted_server):
         scripted_server.script("/down", 503)

@@ -223,21 +223,12 @@ class TestRequest:
         with pytest.raises(GiveUpError):
             await client.request("GET", "/down", on_give_up="raise")
 
-    async def test_reading_its_body_counts_towards_the_timeout(self, scripted_server):
-        async def stall(reader, writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nstart")
-            await reader.read()
-            writer.close()
-
-        server = await asyncio.start_server(stall, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with AsyncHTTPClient(f"http://127.0.0.1:{port}", timeout=0.3) as client:
+    async def test_reading_its_body_counts_towards_the_timeout(self, stalling):
+        url, _ = await stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nstart")
+        async with AsyncHTTPClient(url, timeout=0.3) as client:
             response = await client.request("GET", "/")
             with pytest.raises(TimeoutError):
                 await response.read()
-        server.close()
-        await server.wait_closed()
 
     @pytest.mark.parametrize("options", [{"policy": RetryPolicy(max_retries=1)}, {"on_give_up": None}], ids=str)
     async def test_a_policy_of_its_own_does_not_make_it_raise(self, client, scripted_server, no_waits, options):

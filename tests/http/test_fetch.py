@@ -124,23 +124,12 @@ async def test_what_goes_with_a_request_goes_with_each_attempt(scripted_server, 
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0.3}, {"attempt_timeout": 0.3}], ids=str)
-async def test_a_status_comes_out_even_where_its_body_does_not(options):
-    writers = []
-
-    async def serve(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writers.append(writer)
-        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nstart")
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
+async def test_a_status_comes_out_even_where_its_body_does_not(stalling, options):
+    url, connections = await stalling(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nstart")
     with pytest.raises(ResponseError) as raised:
-        await fetch_json(f"http://{host}:{port}/", **options)
+        await fetch_json(url, **options)
     assert (raised.value.status, raised.value.body) == (404, b"start")
-    assert len(writers) == 1
-    server.close()
-    writers[0].close()
-    await server.wait_closed()
+    assert len(connections) == 1
 
 
 async def test_a_url_that_cannot_be_read_is_aiohttps_to_refuse(no_waits):

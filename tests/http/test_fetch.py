@@ -123,7 +123,7 @@ async def test_what_goes_with_a_request_goes_with_each_attempt(scripted_server, 
     assert sent == [("1", "a=2")] * 2
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0.3}, {"attempt_timeout": 0.3}], ids=str)
+@pytest.mark.parametrize("options", [{"timeout": 0.2}, {"attempt_timeout": 0.2}], ids=str)
 async def test_a_status_comes_out_even_where_its_body_does_not(stalling, options):
     url, connections = await stalling(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nstart")
     with pytest.raises(ResponseError) as raised:

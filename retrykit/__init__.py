@@ -7,13 +7,14 @@ decorated already.
 
 from retrykit.core.classify import TRANSIENT_ERRORS
 from retrykit.core.decorator import retry_http
-from retrykit.core.errors import GiveUpError, ResponseError, TryAgain
+from retrykit.core.errors import GiveUpError, ResponseError, StackedRetriesWarning, TryAgain
 from retrykit.core.events import Attempt, GiveUpEvent, RetryEvent, attempts_of
 from retrykit.core.listeners import log_listener, set_listeners
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.core.scope import attempt_number
 from retrykit.http.client import AsyncHTTPClient
 from retrykit.http.fetch import fetch_bytes, fetch_json, fetch_text, get, post
+from retrykit.http.middleware import RetryMiddleware
 
 __all__ = [
     "TRANSIENT_ERRORS",
@@ -23,8 +24,10 @@ __all__ = [
     "GiveUpEvent",
     "ResponseError",
     "RetryEvent",
+    "RetryMiddleware",
     "RetryOptions",
     "RetryPolicy",
+    "StackedRetriesWarning",
     "TryAgain",
     "attempt_number",
     "attempts_of",

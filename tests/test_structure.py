@@ -42,7 +42,18 @@ ROOMS = {
         "decorator",
     ],
     "guards": ["budget", "pause", "breaker", "hedge"],
-    "http": ["address", "replay", "send", "middleware", "stream", "client", "fetch", "fetch_all", "download"],
+    "http": [
+        "address",
+        "internals",
+        "replay",
+        "send",
+        "middleware",
+        "stream",
+        "client",
+        "fetch",
+        "fetch_all",
+        "download",
+    ],
 }
 """The floors inside, and the files on each, from the top: each imports only from what stands above it."""
 
@@ -253,8 +264,10 @@ def test_public_names() -> None:
         "GiveUpEvent",
         "ResponseError",
         "RetryEvent",
+        "RetryMiddleware",
         "RetryOptions",
         "RetryPolicy",
+        "StackedRetriesWarning",
         "TryAgain",
         "attempt_number",
         "attempts_of",

@@ -175,5 +175,11 @@ def name_of(value: object) -> str:
     return getattr(value, "__name__", type(value).__name__)
 
 
+def shown_type(value: object) -> str:
+    """What a value is, without the value, which may be secret: `None`, `a dict`, `an int`."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def _answers_later(value: Any) -> bool:
     return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)

@@ -4,13 +4,14 @@ Two tables, one for statuses and one for exceptions. Permanent is decided first,
 the kinds: a certificate error is also a `ClientOSError`, a fingerprint mismatch also a `ServerConnectionError`.
 """
 
+import errno
 import socket
 import ssl
 from enum import Enum
 
 import aiohttp
 import tenacity
-from aiohttp import http_exceptions
+from aiohttp import client_exceptions, http_exceptions
 
 from retrykit.core.errors import UsageError
 
@@ -24,6 +25,10 @@ class Kind(Enum):
     """The request never left, or was refused before it was taken up: any method can be sent again."""
     MAYBE_PROCESSED = "maybe processed"
     """The request may have had its effect: only a call that may be repeated can be sent again."""
+    BY_STATUS = "by its status"
+    """An answer that was raised: its status says which of these."""
+    IF_NAMED = "if it is named"
+    """No failure of a connection: it may have been processed, and is retried only where a policy names it."""
 
 
 # The statuses by which a server says that it did not take the request up (RFC 9110 §15.5.9 and §15.6.4,
@@ -33,40 +38,60 @@ _NOT_TAKEN_UP = frozenset({408, 425, 429, 503})
 # The statuses of a proxy's answer to CONNECT that may be another next time; the request itself never left.
 _PROXY_MAY_RECOVER = frozenset({502, 503, 504})
 
-# A class that is not here has the kind of its nearest base that is.
+# Every class of aiohttp.client_exceptions is here; one that is not (an aiohttp newer than we are has it) takes the kind
+# of its nearest base that is.
 _KINDS: dict[type[BaseException], Kind] = {
     # The user's own coroutine asks for it.
     tenacity.TryAgain: Kind.UNSENT,
     # No connection was made.
     aiohttp.ClientConnectorError: Kind.UNSENT,
-    aiohttp.ClientProxyConnectionError: Kind.UNSENT,
     aiohttp.ClientConnectorDNSError: Kind.UNSENT,
+    aiohttp.ClientProxyConnectionError: Kind.UNSENT,
     aiohttp.ConnectionTimeoutError: Kind.UNSENT,
+    client_exceptions.UnixClientConnectorError: Kind.UNSENT,
+    ConnectionRefusedError: Kind.UNSENT,
     socket.gaierror: Kind.UNSENT,
+    socket.herror: Kind.UNSENT,
     # A connection was made, and broke.
     aiohttp.ClientConnectionError: Kind.MAYBE_PROCESSED,
+    aiohttp.ClientConnectionResetError: Kind.MAYBE_PROCESSED,
+    aiohttp.ClientOSError: Kind.MAYBE_PROCESSED,
+    aiohttp.ClientPayloadError: Kind.MAYBE_PROCESSED,
     aiohttp.ServerConnectionError: Kind.MAYBE_PROCESSED,
     aiohttp.ServerDisconnectedError: Kind.MAYBE_PROCESSED,
     aiohttp.ServerTimeoutError: Kind.MAYBE_PROCESSED,
     aiohttp.SocketTimeoutError: Kind.MAYBE_PROCESSED,
-    aiohttp.ClientOSError: Kind.MAYBE_PROCESSED,
-    aiohttp.ClientConnectionResetError: Kind.MAYBE_PROCESSED,
-    aiohttp.ClientPayloadError: Kind.MAYBE_PROCESSED,
-    TimeoutError: Kind.MAYBE_PROCESSED,
     ConnectionError: Kind.MAYBE_PROCESSED,
+    TimeoutError: Kind.MAYBE_PROCESSED,
+    ssl.SSLEOFError: Kind.MAYBE_PROCESSED,
+    ssl.SSLZeroReturnError: Kind.MAYBE_PROCESSED,
     # Whom we would talk to is not whom we should talk to.
-    aiohttp.ClientSSLError: Kind.PERMANENT,
-    aiohttp.ClientConnectorSSLError: Kind.PERMANENT,
     aiohttp.ClientConnectorCertificateError: Kind.PERMANENT,
+    aiohttp.ClientConnectorSSLError: Kind.PERMANENT,
+    aiohttp.ClientSSLError: Kind.PERMANENT,
     aiohttp.ServerFingerprintMismatch: Kind.PERMANENT,
     ssl.SSLError: Kind.PERMANENT,
     # The request, or the code that sends it, is wrong.
-    UsageError: Kind.PERMANENT,
     aiohttp.InvalidURL: Kind.PERMANENT,
+    aiohttp.InvalidUrlClientError: Kind.PERMANENT,
+    aiohttp.InvalidUrlRedirectClientError: Kind.PERMANENT,
     aiohttp.NonHttpUrlClientError: Kind.PERMANENT,
+    aiohttp.NonHttpUrlRedirectClientError: Kind.PERMANENT,
     aiohttp.RedirectClientError: Kind.PERMANENT,
     aiohttp.TooManyRedirects: Kind.PERMANENT,
+    UsageError: Kind.PERMANENT,
+    # An answer came.
+    aiohttp.ClientHttpProxyError: Kind.BY_STATUS,
+    aiohttp.ClientResponseError: Kind.BY_STATUS,
+    aiohttp.ContentTypeError: Kind.BY_STATUS,
+    aiohttp.WSServerHandshakeError: Kind.BY_STATUS,
+    # It is about something else.
+    aiohttp.ClientError: Kind.IF_NAMED,
+    aiohttp.WSMessageTypeError: Kind.IF_NAMED,
 }
+# What only newer versions of aiohttp have.
+if hasattr(client_exceptions, "UploadAbortedError"):
+    _KINDS[client_exceptions.UploadAbortedError] = Kind.IF_NAMED
 
 TRANSIENT_ERRORS: tuple[type[Exception], ...] = (
     aiohttp.ClientConnectionError,
@@ -74,9 +99,11 @@ TRANSIENT_ERRORS: tuple[type[Exception], ...] = (
     TimeoutError,
     ConnectionError,
     socket.gaierror,
+    socket.herror,
 )
 """The exceptions that are retried unless a policy names others. What is permanent among their subclasses (a wrong
-certificate, a fingerprint mismatch) is not. A `ClientResponseError` is judged by its status, and has no place here."""
+certificate, a fingerprint mismatch) is not. A `ClientResponseError` is judged by its status, and has no place here. A
+builtin `OSError` that says that the network failed counts as the `aiohttp.ClientOSError` that aiohttp makes of it."""
 
 
 def kind_of_class(error: type[BaseException]) -> Kind | None:
@@ -101,12 +128,38 @@ def kind_of_error(error: Exception, statuses: frozenset[int], exceptions: tuple[
         return Kind.UNSENT
     if isinstance(error, aiohttp.ClientResponseError):
         return _kind_of_response_error(error, statuses, exceptions)
-    kind = kind_of_class(type(error))
-    if kind is Kind.PERMANENT or _was_closed_here(error):
+    if (inner := _wrapped(error)) is not None:
+        return kind_of_error(inner, statuses, exceptions)
+    cls = aiohttp.ClientOSError if _is_network_failure(error) else type(error)
+    kind = kind_of_class(type(error)) or kind_of_class(cls)
+    if kind is Kind.PERMANENT or _is_permanent_by_its_text(error):
         return Kind.PERMANENT
-    if not isinstance(error, exceptions):
+    if not (isinstance(error, exceptions) or issubclass(cls, exceptions)):
         return None
-    return kind or Kind.MAYBE_PROCESSED
+    return kind if kind is Kind.UNSENT else Kind.MAYBE_PROCESSED
+
+
+def lost_connection(error: Exception | None) -> bool:
+    """Is this how a connection shows that the server had closed while it was idle (RFC 9112 §9.3.1)?"""
+    return (
+        isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+        and kind_of_class(type(error)) is Kind.MAYBE_PROCESSED
+    )
+
+
+def answered_by_redirect(error: Exception) -> bool:
+    """Was the request that this error ended answered by a redirect before, so that it may have been processed?
+
+    aiohttp tells it of a response only (`history`); of an error it is known to the frames that raised it. Where they
+    have other names one day, nothing is known: the version matrix of the tests fails then.
+    """
+    step = error.__traceback__
+    while step is not None:
+        frame = step.tb_frame
+        if frame.f_code.co_name == "_request" and frame.f_globals.get("__name__") == "aiohttp.client":
+            return bool(frame.f_locals.get("history"))
+        step = step.tb_next
+    return bool(getattr(error, "history", ()))
 
 
 def _kind_of_response_error(
@@ -125,12 +178,44 @@ def _kind_of_response_error(
     return kind_of_status(error.status) if named or error.status in statuses else None
 
 
-# aiohttp has no classes of their own for these: a session, a connector, a response that was closed on our side.
-_CLOSED_HERE = {
+def _wrapped(error: Exception) -> Exception | None:
+    """What an error of aiohttp's merely passes on: an exception of the request's body, or one of TLS."""
+    cause = error.__cause__
+    if type(error) is aiohttp.ClientConnectionError and str(error).startswith("Failed to send bytes"):
+        return cause if isinstance(cause, Exception) else None
+    return cause if type(error) is aiohttp.ClientOSError and isinstance(cause, ssl.SSLError) else None
+
+
+# What a socket fails with, and a file doesn't.
+_NETWORK_ERRNOS = frozenset(
+    {
+        errno.EADDRNOTAVAIL,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.ENETUNREACH,
+    }
+)
+_CLOSED_WITHIN_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+def _is_network_failure(error: Exception) -> bool:
+    """Is this an error of the builtin kind by which a network shows that it failed?"""
+    if isinstance(error, aiohttp.ClientError) or not isinstance(error, OSError):
+        return False
+    return isinstance(error, (ConnectionError, *_CLOSED_WITHIN_TLS)) or error.errno in _NETWORK_ERRNOS
+
+
+# aiohttp has no classes of their own for these: a session, a connector, a response that was closed on our side, and
+# a redirect that would need a request body again that was used up.
+_PERMANENT_TEXTS: dict[type[Exception], tuple[str, ...]] = {
     RuntimeError: ("Session is closed",),
-    aiohttp.ClientConnectionError: ("Connector is closed", "Connector is closed.", "Connection closed"),
+    aiohttp.ClientConnectionError: ("Connector is closed", "Connection closed"),
+    aiohttp.ClientPayloadError: ("Cannot follow redirect with a consumed request body",),
 }
 
 
-def _was_closed_here(error: Exception) -> bool:
-    return str(error) in _CLOSED_HERE.get(type(error), ())
+def _is_permanent_by_its_text(error: Exception) -> bool:
+    texts = _PERMANENT_TEXTS.get(type(error), ())
+    return bool(texts) and str(error).partition(". ")[0].rstrip(".") in texts

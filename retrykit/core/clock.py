@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import random
 import time
+import uuid
 from collections.abc import Awaitable, Iterator
 from typing import Protocol
 
@@ -30,6 +31,10 @@ class Clock(Protocol):
         """A random number in [0, 1)."""
         ...
 
+    def key(self) -> str:
+        """A text that nobody else has."""
+        ...
+
 
 class SystemClock:
     """The machine's own."""
@@ -39,6 +44,11 @@ class SystemClock:
     # asyncio's own coroutine, with no frame of ours around it: it is held for as long as a call waits.
     sleep = staticmethod(asyncio.sleep)
     draw = staticmethod(random.random)
+
+    @staticmethod
+    def key() -> str:
+        """A random UUID (RFC 9562 §5.4)."""
+        return str(uuid.uuid4())
 
 
 _clocks: list[Clock] = [SystemClock()]
@@ -62,6 +72,11 @@ def sleep(seconds: float) -> Awaitable[None]:
 def draw() -> float:
     """A random number in [0, 1)."""
     return _clocks[-1].draw()
+
+
+def key() -> str:
+    """A text that nobody else has: a random UUID."""
+    return _clocks[-1].key()
 
 
 def time_limit(seconds: float | None) -> asyncio.Timeout:

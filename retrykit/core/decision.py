@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import tenacity
 from aiohttp import ClientResponse, ClientResponseError, RequestInfo, hdrs
 from multidict import CIMultiDict, MultiMapping
 
 from retrykit.core import backoff, retry_after
-from retrykit.core.classify import Kind, kind_of_error, kind_of_status
+from retrykit.core.classify import Kind, answered_by_redirect, kind_of_error, kind_of_status, lost_connection
 from retrykit.core.errors import TryAgain
 from retrykit.core.events import Reason, Request
 from retrykit.core.policy import RetryPolicy
@@ -33,6 +34,11 @@ class Outcome(NamedTuple):
     """The answer of its `wait`, in seconds."""
 
     @property
+    def value(self) -> object:
+        """What it returned or raised."""
+        return self.result if self.error is None else self.error
+
+    @property
     def source(self) -> ClientResponse | ClientResponseError | None:
         """What bears a status and headers, if anything does."""
         if isinstance(self.error, ClientResponseError):
@@ -50,6 +56,13 @@ class Outcome(NamedTuple):
         """The request, as far as the outcome shows it."""
         source = self.source
         return _request_of(source.request_info) if source is not None else None
+
+    @property
+    def redirected(self) -> bool:
+        """Was the request answered by a redirect, so that whatever came then, it may have been processed?"""
+        if self.error is not None:
+            return answered_by_redirect(self.error)
+        return isinstance(self.result, ClientResponse) and bool(self.result.history)
 
     @property
     def asked_delay(self) -> float | None:
@@ -73,11 +86,15 @@ class Call:
     elapsed: float = 0.0
     """Since the call began."""
     previous_delay: float = 0.0
-    """The wait before that attempt."""
+    """The last wait before that attempt."""
     repeatable: bool = True
     """May the server process the request twice?"""
     sendable: bool = True
     """Can the request's body be sent again?"""
+    holds_back: bool = False
+    """Is aiohttp's own repeat of a request held back, so that ours takes its place?"""
+    repeated_at_once: bool = False
+    """Did ours take place already? It is no wait, and no step of the backoff."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,8 @@ class Retry:
 
     delay: float
     """After so many seconds."""
+    at_once: bool = False
+    """Without a wait, because a connection was lost that may have been closed while it was idle. Once per call."""
 
 
 Decision = Accept | GiveUp | Retry
@@ -123,15 +142,24 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
         return GiveUp("attempts")
     if not call.sendable:
         return GiveUp("body")
-    if kind is Kind.MAYBE_PROCESSED and not call.repeatable:
+    if not call.repeatable and (kind is Kind.MAYBE_PROCESSED or _was_taken_up(outcome)):
         return GiveUp("not_repeatable")
+    if call.holds_back and not call.repeated_at_once and lost_connection(outcome.error):
+        return Retry(0.0, at_once=True) if _is_in_time(0.0, call, policy) else GiveUp("timeout")
     asked = outcome.asked_delay
     if asked is not None and asked > policy.max_retry_after:
         return GiveUp("retry_after")
     delay = _delay(outcome, call, policy, draw, asked)
-    if policy.timeout is not None and call.elapsed + delay >= policy.timeout:
-        return GiveUp("timeout")
-    return Retry(delay)
+    return Retry(delay) if _is_in_time(delay, call, policy) else GiveUp("timeout")
+
+
+def _is_in_time(delay: float, call: Call, policy: RetryPolicy) -> bool:
+    return policy.timeout is None or call.elapsed + delay < policy.timeout
+
+
+def _was_taken_up(outcome: Outcome) -> bool:
+    """Did a hop of the request reach a server, whatever became of the next one?"""
+    return outcome.redirected and not isinstance(outcome.error, tenacity.TryAgain)
 
 
 def _ran_out_of_time(outcome: Outcome, call: Call, policy: RetryPolicy) -> bool:
@@ -167,7 +195,7 @@ def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:
 def _delay(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float, asked: float | None) -> float:
     if outcome.wait is not None:
         return max(outcome.wait, asked or 0.0)
-    schedule = (call.attempt, call.previous_delay, policy.base_delay, policy.max_delay)
+    schedule = (call.attempt - call.repeated_at_once, call.previous_delay, policy.base_delay, policy.max_delay)
     delay = backoff.delay(policy.jitter, *schedule, draw=draw)
     if asked is None or asked <= delay:
         return delay

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
+from retrykit.core.checks import shown_type
 from retrykit.core.errors import UsageError
 from retrykit.core.loop import retrying
 from retrykit.core.policy import RetryOptions, RetryPolicy
@@ -158,7 +159,7 @@ def _awaited(fn: Callable[..., Any], name: str) -> Callable[..., Coroutine[Any, 
         result = fn(*args, **kwargs)
         if not inspect.isawaitable(result):
             raise UsageError(
-                f"retry_http: {name}() returned {_kind_of(result)}, which can't be awaited; decorate a coroutine"
+                f"retry_http: {name}() returned {shown_type(result)}, which can't be awaited; decorate a coroutine"
                 f" function: `async def {name.rpartition('.')[2]}`, with `await` before each call of aiohttp"
             )
         return await result
@@ -192,11 +193,6 @@ def _refuse_unawaitable(fn: Any) -> None:
 def _is_old_style_coroutine(fn: Any) -> bool:
     """Is it a generator that `types.coroutine` has made awaitable?"""
     return bool(getattr(getattr(fn, "__code__", None), "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE)
-
-
-def _kind_of(value: object) -> str:
-    name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _name_of(fn: Any) -> str:

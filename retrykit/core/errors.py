@@ -10,6 +10,9 @@ tenacity.TryAgain
 TypeError
 └── UsageError                 what was decorated can't work (not public: it is no error to be caught)
 
+UserWarning
+└── StackedRetriesWarning      a retried call inside of a retried call
+
 Any other failure comes out as itself, and where the call was given up on, with a note (`note`).
 """
 
@@ -21,7 +24,7 @@ from aiohttp import ClientResponse, ClientResponseError, RequestInfo
 from multidict import MultiMapping
 from yarl import URL
 
-from retrykit.core.events import Attempt, Reason, in_seconds, origin_of, remember
+from retrykit.core.events import Attempt, Reason, in_seconds, origin_of
 
 _NOTE = "_retrykit_note"
 
@@ -101,7 +104,6 @@ class GiveUpError(ResponseError):
         made.__suppress_context__ = error.__suppress_context__
         for line in getattr(error, "__notes__", ()):
             made.add_note(line)
-        remember(made, attempts)
         return made.with_traceback(error.__traceback__)
 
     def __str__(self) -> str:
@@ -131,6 +133,14 @@ class UsageError(TypeError):
     """What was decorated can't work. It is never retried, whatever a policy names."""
 
 
+class StackedRetriesWarning(UserWarning):
+    """A retried call is retried by another one around it, so that their attempts multiply.
+
+    It is given once for each pair of places, when a repeated attempt of the outer call ended with an inner call that
+    had made several attempts and given up. Retry in one place: the one nearest to the request.
+    """
+
+
 def asked_for_by(error: tenacity.TryAgain, handled: BaseException | None) -> Exception:
     """The error that a `TryAgain` stands for when it has to come out: what it was raised from, else itself.
 
@@ -156,8 +166,9 @@ _BECAUSE: dict[Reason, str] = {
     "timeout": "; timeout={timeout} leaves no room for another",
     "retry_after": "; the server asks for a longer wait than max_retry_after={max_retry_after}",
     "not_repeatable": "; the request may have been processed, and is not known to be safe to repeat: if it is, say so"
-    " with idempotent=True, or send an Idempotency-Key header",
-    "body": "; a body of type {body} can't be sent again: pass bytes or str, or json=",
+    " with idempotent=True, or send an idempotency key with idempotency_key=True",
+    "body": "; a body of type {body} can't be sent again: pass bytes, a file that can be rewound, or a function that"
+    " makes the body anew for each attempt (data=lambda: open(...))",
 }
 
 

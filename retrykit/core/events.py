@@ -1,7 +1,8 @@
 """Frozen records: what is known of a request, of an attempt, and what listeners receive."""
 
+import itertools
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from aiohttp import ClientResponse
 from yarl import URL
@@ -18,6 +19,15 @@ Reason = Literal["attempts", "stop", "timeout", "retry_after", "not_repeatable",
 """
 
 
+class RequestBody(Protocol):
+    """A request's body, over all attempts of a call."""
+
+    @property
+    def used_up(self) -> str | None:
+        """The type of what can't be sent again, by the name that a message has for it; `None` where all can."""
+        ...
+
+
 class Request(NamedTuple):
     """What is known of a call's request, without anything secret: no query, credentials, headers or body."""
 
@@ -26,8 +36,8 @@ class Request(NamedTuple):
     path: str | None = None
     repeatable: bool = True
     """May the server process it twice?"""
-    unsendable_body: str | None = None
-    """The type of its body, where that can't be sent a second time."""
+    body: RequestBody | None = None
+    """Its body, where there is one that might not be there a second time."""
 
     @classmethod
     def to(cls, method: str, url: URL) -> "Request":
@@ -115,8 +125,30 @@ class GiveUpEvent(FailedAttempt):
 
 Event = RetryEvent | GiveUpEvent
 
-_ATTEMPTS = "_retrykit_attempts"
+_HISTORY = "_retrykit_history"
 _REMEMBERING = (BaseException, ClientResponse)
+_ended_calls = itertools.count(1)
+
+
+class History(NamedTuple):
+    """What an exception or response remembers of the call that it came out of."""
+
+    attempts: tuple[Attempt, ...]
+    place: str
+    """The name of what was called."""
+    ended: int
+    """Grows with each call that leaves a history."""
+
+
+def remember(outcome: object, attempts: tuple[Attempt, ...], place: str) -> None:
+    """Let `attempts_of(outcome)` be these. Only exceptions and responses are marked; a value is the caller's own."""
+    if isinstance(outcome, _REMEMBERING):
+        vars(outcome)[_HISTORY] = History(attempts, place, next(_ended_calls))
+
+
+def history_of(outcome: object) -> History | None:
+    """What an outcome remembers."""
+    return vars(outcome).get(_HISTORY) if isinstance(outcome, _REMEMBERING) else None
 
 
 def attempts_of(outcome: object) -> tuple[Attempt, ...]:
@@ -125,13 +157,10 @@ def attempts_of(outcome: object) -> tuple[Attempt, ...]:
     Empty where its first attempt was the only one and was not given up on, and for anything that no call of
     retrykit raised or returned.
     """
-    if not isinstance(outcome, _REMEMBERING):
-        return ()
-    attempts: tuple[Attempt, ...] = vars(outcome).get(_ATTEMPTS, ())
-    return attempts
+    history = history_of(outcome)
+    return history.attempts if history is not None else ()
 
 
-def remember(outcome: object, attempts: tuple[Attempt, ...]) -> None:
-    """Let `attempts_of(outcome)` be these. Only exceptions and responses are marked; a value is the caller's own."""
-    if isinstance(outcome, _REMEMBERING):
-        vars(outcome)[_ATTEMPTS] = attempts
+def calls_ended() -> int:
+    """A number that every history that is left from now on exceeds."""
+    return next(_ended_calls)

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 
 from retrykit.core.checks import name_of
@@ -30,7 +31,7 @@ def describe(event: Event) -> str:
     outcome = event.status or (event.exception.__name__ if event.exception else "refused by retry_if")
     line = f"{event.call}:{where} attempt {event.attempt} of {event.max_retries}: {outcome}"
     if isinstance(event, RetryEvent):
-        return f"{line}, next in {in_seconds(event.delay)}"
+        return f"{line}, next {f'in {in_seconds(event.delay)}' if event.delay else 'at once'}"
     return f"{line}, gave up ({event.reason})"
 
 
@@ -75,9 +76,20 @@ def get_listeners() -> tuple[Listener, ...]:
 
 def tell(event: Event) -> None:
     """Hand the event to every listener."""
+    handled = sys.exception()
     for listener in _listeners:
         try:
             listener(event)
-        except Exception:
+        except Exception as failure:
+            _cut_off(failure, handled)
             with contextlib.suppress(Exception):  # It may be the log itself that fails.
                 logger.exception("the listener %s failed, and was passed over", name_of(listener))
+
+
+def _cut_off(failure: BaseException, handled: BaseException | None) -> None:
+    """Take what the call is handling out of the chain of a failure: aiohttp's texts have the query in them."""
+    step: BaseException | None = failure
+    while step is not None:
+        if step.__context__ is handled:
+            step.__context__ = None
+        step = step.__cause__ or step.__context__

@@ -9,12 +9,13 @@ import tenacity
 from aiohttp import ClientResponse
 
 from retrykit.core import clock, errors, listeners, scope
-from retrykit.core.checks import name_of
+from retrykit.core.checks import name_of, shown_type
 from retrykit.core.decision import Accept, Call, Decision, GiveUp, Outcome, Retry, can_be_retried, decide
 from retrykit.core.discard import MOST_SECONDS, drain
 from retrykit.core.errors import GiveUpError, ResponseError
-from retrykit.core.events import Attempt, FailedAttempt, Reason, Request, RetryEvent, remember
+from retrykit.core.events import Attempt, FailedAttempt, Reason, Request, RetryEvent, calls_ended, remember
 from retrykit.core.policy import BeforeRetry, RetryPolicy
+from retrykit.core.scope import warn_of_stacked_retries
 from retrykit.core.strategies import Strategies
 
 Describe = Callable[..., Request]
@@ -34,6 +35,17 @@ class Plan(NamedTuple):
     returns_response: bool = False
     """What happens to a response that was given up on, where the policy's `on_give_up` does not say."""
 
+    @property
+    def holds_back(self) -> bool:
+        """Is this a request that retrykit sends itself, without aiohttp's own repeat?"""
+        return self.describe is not None
+
+    @property
+    def place(self) -> str:
+        """What is called, as a warning names it."""
+        module = getattr(self.fn, "__module__", "") or ""
+        return self.name if module.partition(".")[0] in ("", "retrykit") else f"{module}.{self.name}"
+
 
 class Run:
     """One call."""
@@ -41,12 +53,15 @@ class Run:
     __slots__ = (
         "_args",
         "_attempts",
+        "_calls_before",
         "_event",
         "_is_overdue",
         "_kwargs",
         "_plan",
         "_policy",
+        "_previous_delay",
         "_reason",
+        "_repeated_at_once",
         "_request",
         "_started",
         "_strategies",
@@ -63,6 +78,9 @@ class Run:
         self._event: RetryEvent | None = None
         self._reason: Reason = "attempts"
         self._is_overdue = False
+        self._repeated_at_once = False
+        self._previous_delay = 0.0
+        self._calls_before: int | None = None
         self.delay = 0.0
         """Seconds to wait before the next attempt."""
         self.failure: Exception | None = None
@@ -135,7 +153,7 @@ class Run:
         """Take in a result that needs no judging."""
         if self._attempts:
             self._record(Outcome(result), clock.now() - self._started, None)
-            remember(result, self._attempts)
+            remember(result, self._attempts, self._plan.place)
 
     async def ends_with_result(self, result: object) -> bool:
         """Is this result what the caller gets? If not, it has been disposed of, and another attempt follows.
@@ -158,7 +176,7 @@ class Run:
             body = await drain(response, self._time_left())
             raise self._give_up_error(ResponseError.of(response, body), decision.reason)
         if isinstance(decision, GiveUp) or len(self._attempts) > 1:
-            remember(result, self._attempts)
+            remember(result, self._attempts, self._plan.place)
         return True
 
     # --- how it goes about it -------------------------------------------------------------------------------------
@@ -167,12 +185,27 @@ class Run:
         policy = self._policy.replace(max_retries=1) if scope.retries_disabled() else self._policy
         elapsed = clock.now() - self._started
         decision = self._decide(outcome, elapsed, policy)
+        self._warn_if_stacked(outcome)
         if isinstance(decision, Retry):
-            self.delay = decision.delay
+            self._take(decision)
         self._record(outcome, elapsed, decision.delay if isinstance(decision, Retry) else None)
         if not isinstance(decision, Accept):
             self._tell(outcome, decision, policy.max_retries)
         return decision
+
+    def _take(self, decision: Retry) -> None:
+        """Go by the decision to try again."""
+        self.delay = decision.delay
+        if decision.at_once:
+            self._repeated_at_once = True
+        else:
+            self._previous_delay = decision.delay
+        self._calls_before = calls_ended()
+
+    def _warn_if_stacked(self, outcome: Outcome) -> None:
+        """Warn where an attempt that was itself a repetition ended in a call that had repeated, too, and given up."""
+        if self._calls_before is not None:
+            warn_of_stacked_retries(self._plan.place, outcome.value, self._calls_before)
 
     def _decide(self, outcome: Outcome, elapsed: float, policy: RetryPolicy) -> Decision:
         """What follows, with the answers of the user's strategies, where there are any."""
@@ -206,10 +239,20 @@ class Run:
     def _call(self, elapsed: float) -> Call:
         if self._request is None:
             self._request = self._described()
-        repeatable, sendable = self._request.repeatable, self._request.unsendable_body is None
-        if self._policy.idempotent is not None:
-            repeatable = self._policy.idempotent
-        return Call(len(self._attempts) + 1, elapsed, self.delay, repeatable, sendable)
+        repeatable = self._policy.idempotent
+        return Call(
+            attempt=len(self._attempts) + 1,
+            elapsed=elapsed,
+            previous_delay=self._previous_delay,
+            repeatable=self._request.repeatable if repeatable is None else repeatable,
+            sendable=self._used_up_body() is None,
+            holds_back=self._plan.holds_back,
+            repeated_at_once=self._repeated_at_once,
+        )
+
+    def _used_up_body(self) -> str | None:
+        body = self._request.body if self._request else None
+        return body.used_up if body is not None else None
 
     def _described(self) -> Request:
         if self._plan.describe is None:
@@ -266,18 +309,20 @@ class Run:
         where = f" ({request.method} {request.origin or ''}{request.path})" if request and request.path else ""
         errors.note(error, self._summary(reason) + where)
         if not isinstance(error, GiveUpError):  # It tells of the call inside that gave up.
-            remember(error, self._attempts)
+            remember(error, self._attempts, self._plan.place)
 
     def _give_up_error(self, error: ResponseError, reason: Reason) -> GiveUpError:
-        return GiveUpError.after(error, reason, self._attempts, self._summary(reason))
+        made = GiveUpError.after(error, reason, self._attempts, self._summary(reason))
+        remember(made, self._attempts, self._plan.place)
+        return made
 
     def _summary(self, reason: Reason | None) -> str:
-        policy, request = self._policy, self._request
+        policy = self._policy
         return errors.summary(
             self._attempts,
             reason,
             measured=policy.measures_time,
-            body=request.unsendable_body if request else None,
+            body=self._used_up_body(),
             timeout=policy.timeout,
             max_retry_after=policy.max_retry_after,
         )
@@ -286,7 +331,7 @@ class Run:
 def _awaitable(result: Any, hook: BeforeRetry) -> Awaitable[object]:
     if not inspect.isawaitable(result):
         raise TypeError(
-            f"before_retry={name_of(hook)} returned {result!r}, which can't be awaited; write a coroutine function:"
-            " `async def`"
+            f"before_retry={name_of(hook)} returned {shown_type(result)}, which can't be awaited; write a coroutine"
+            " function: `async def`"
         )
     return result

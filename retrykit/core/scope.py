@@ -1,10 +1,13 @@
-"""What the code inside a call can ask about it, and the switch that turns retries off."""
+"""What the code inside a call can ask about it, calls inside of calls, and the switch that turns retries off."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 from retrykit.core import clock
+from retrykit.core.errors import StackedRetriesWarning
+from retrykit.core.events import history_of
 
 
 class Scope:
@@ -83,6 +86,39 @@ def _until(instant: float | None) -> float | None:
 
 def _earliest(*instants: float | None) -> float | None:
     return min((instant for instant in instants if instant is not None), default=None)
+
+
+_reported: set[tuple[str, str]] = set()
+# How far an error is followed to those that it was raised from. A chain may be a ring.
+_MOST_CAUSES = 8
+
+
+def warn_of_stacked_retries(outer: str, outcome: object, calls_before: int) -> None:
+    """Warn, once for each pair of places, where a repeated attempt ended with a call that had repeated as well.
+
+    Args:
+        outer: The name of the call that repeats.
+        outcome: What its attempt returned or raised.
+        calls_before: What `calls_ended` gave before that attempt. An error may be older than the attempt.
+    """
+    cause: object = outcome
+    for _ in range(_MOST_CAUSES):
+        history = history_of(cause)
+        if history is not None and len(history.attempts) > 1 and history.ended > calls_before:
+            _warn_once(outer, history.place, len(history.attempts))
+            return
+        cause = getattr(cause, "__cause__", None) or getattr(cause, "__context__", None)
+
+
+def _warn_once(outer: str, inner: str, attempts: int) -> None:
+    if (outer, inner) not in _reported:
+        _reported.add((outer, inner))
+        warnings.warn(
+            f"{outer} retries {inner}, which had made {attempts} attempts by itself, so that their attempts multiply;"
+            " retry in one place only: take the outer decorator away, or set max_retries=1 on one of them",
+            StackedRetriesWarning,
+            stacklevel=2,
+        )
 
 
 def retries_disabled() -> bool:

@@ -22,10 +22,12 @@ from retrykit.http.send import (
     describe,
     fetch,
     for_call,
+    is_idempotent,
     read_bytes,
     read_json,
     read_text,
     send,
+    until_end,
     with_total,
 )
 
@@ -68,6 +70,10 @@ class AsyncHTTPClient:
         session: A session to use. It is never closed here. Default: one is made on first use, and closed by `close()`,
             or at the end of `async with`.
         policy: All options as one value.
+        idempotency_key: `True` sends an `Idempotency-Key` with each request whose method is not idempotent by itself
+            (POST, PATCH): one key for each call, the same on every attempt. So the request may be repeated, and a
+            server that knows the header processes it once. A server that doesn't would process it twice. Default:
+            none is sent; a call can ask for one.
         **options: Further options of a `RetryPolicy`, by name.
 
     Raises:
@@ -86,6 +92,7 @@ class AsyncHTTPClient:
         *,
         session: ClientSession | None = None,
         policy: RetryPolicy | None = None,
+        idempotency_key: bool = False,
         **options: Unpack[FurtherOptions],
     ) -> None:
         self._base_url = checked_base(base_url)
@@ -102,6 +109,12 @@ class AsyncHTTPClient:
         self._policy = policy_of(policy, {**given, **options})  # type: ignore[typeddict-item]
         if timeout is UNSET and self._policy.timeout is None:
             self._policy = _with_default_timeout(self._policy, DEFAULT_TIMEOUT, "a client's default")
+        if not isinstance(idempotency_key, bool):
+            raise TypeError(
+                "idempotency_key of a client is True or False, since a key is for one call; give your own with the"
+                " call: client.post(path, data, idempotency_key=...)"
+            )
+        self._sends_keys = idempotency_key
         self._session = session
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -147,10 +160,13 @@ class AsyncHTTPClient:
         Args:
             path: Below the base URL.
             data: The body to send. A dict or list goes as JSON; bytes, str, an `aiohttp.FormData` or a file as it is.
+                A function makes the body anew for each attempt (`data=lambda: open(path, "rb")`). What can be sent
+                only once, such as a generator, ends the call with its first failure. A file is closed afterwards.
             **options: aiohttp's options of a request, and those of a `RetryPolicy`.
 
         A POST is not idempotent: it is sent again where it was not taken up (no connection, or a status of 408, 425,
-        429 or 503), and elsewhere only with `idempotent=True` or an `Idempotency-Key` header. The same goes for PATCH.
+        429 or 503), and elsewhere only with `idempotency_key=True` (or a key of your own) or `idempotent=True`. The
+        same goes for PATCH.
         """
         return await self._call("POST", path, read_json, {**options, "data": data})
 
@@ -184,9 +200,9 @@ class AsyncHTTPClient:
         response is handed over, unless `on_give_up="raise"`.
         """
         url = join(self._base_url, path)
-        send, request = self._for_call(self._send, options)
+        send, request = self._for_call(self._send, method, options)
         request.setdefault("raise_for_status", False)  # also where a session that was handed in says otherwise
-        return ResponseContext(send(self._opened(), method, url, request))
+        return ResponseContext(until_end(send, request, self._opened(), method, url, request))
 
     async def close(self) -> None:
         """Close the client's own session. One that was handed in stays open."""
@@ -207,24 +223,19 @@ class AsyncHTTPClient:
 
     async def _call(self, method: str, path: StrOrURL, read: Read[R], options: Any) -> R:
         url = join(self._base_url, path)
-        fetch, request = self._for_call(self._fetch, options)
-        result: R = await fetch(self._opened(), method, url, request, read)
+        fetch, request = self._for_call(self._fetch, method, options)
+        result: R = await until_end(fetch, request, self._opened(), method, url, request, read)
         return result
 
-    def _for_call(self, fetch: Retried[P, R], options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
+    def _for_call(self, fetch: Retried[P, R], method: str, options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
         policy = options.get("policy")
         if isinstance(policy, RetryPolicy) and policy.timeout is None and "timeout" not in options:
             options = {**options, "policy": _with_default_timeout(policy, self._policy.timeout, "the client's")}
-        fetch, request = for_call(fetch, options)
+        if isinstance(options.get("data"), dict | list):
+            options = _as_json(options)
+        fetch, request = for_call(fetch, options, needs_key=self._sends_keys and not is_idempotent(method))
         if self._per_attempt is not None and "timeout" not in options:
             request["timeout"] = self._per_attempt
-        data = request.get("data")
-        if isinstance(data, dict | list):
-            if request.get("json") is not None:
-                raise ValueError(
-                    "data= and json= were both given, and a dict or list in data= is sent as JSON; leave one out"
-                )
-            request["json"] = request.pop("data")
         return fetch, request
 
     def _opened(self) -> ClientSession:
@@ -284,6 +295,13 @@ def _with_default_timeout(policy: RetryPolicy, timeout: float | None, whose: str
 
 def _describe(_: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *_read: object) -> Request:
     return describe(method, url, request)
+
+
+def _as_json(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a request whose `data` is to be sent as JSON."""
+    if options.get("json") is not None:
+        raise ValueError("data= and json= were both given, and a dict or list in data= is sent as JSON; leave one out")
+    return {**{name: value for name, value in options.items() if name != "data"}, "json": options["data"]}
 
 
 def _refuse_session_options(options: Set[str]) -> None:

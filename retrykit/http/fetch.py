@@ -1,7 +1,7 @@
 """Helpers that are retried already: `get` and `post` give a response, the `fetch_…` ones its body."""
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from aiohttp import ClientResponse, ClientSession
@@ -33,7 +33,7 @@ def _taking_options(retried: Retried[P, R]) -> Retried[P, R]:
     @functools.wraps(cast(Callable[P, Awaitable[R]], retried))
     async def call(*args: Any, **options: Any) -> R:
         chosen, request = send.for_call(retried, options)
-        return await cast(Callable[..., Awaitable[R]], chosen)(*args, **request)
+        return await send.until_end(cast(Callable[..., Coroutine[Any, Any, R]], chosen), request, *args, **request)
 
     def retry_with(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> Retried[P, R]:
         return _taking_options(retried.retry_with(policy=policy, **options))
@@ -74,7 +74,7 @@ async def post(session: ClientSession, url: StrOrURL, **options: Unpack[CallOpti
     """POST; otherwise as `get`.
 
     A POST is not idempotent: it is sent again where it was not taken up (no connection, or a status of 408, 425, 429 or
-    503), and elsewhere only with `idempotent=True` or an `Idempotency-Key` header.
+    503), and elsewhere only with `idempotency_key=True` (or a key of your own) or `idempotent=True`.
     """
     return await send.send(session, "POST", url, cast(dict[str, Any], options))
 

@@ -1,30 +1,34 @@
 """One attempt, one request: what may be sent again, how it is sent, and how the answer is read."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
 from ssl import SSLContext
 from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import (
     BasicAuth,
+    ClientHandlerType,
     ClientMiddlewareType,
+    ClientRequest,
     ClientResponse,
     ClientSession,
     ClientTimeout,
     ContentTypeError,
     Fingerprint,
+    ServerDisconnectedError,
 )
 from aiohttp.typedefs import LooseCookies, LooseHeaders, Query, StrOrURL
 from multidict import CIMultiDict
 from yarl import URL
 
-from retrykit.core import checks, scope
+from retrykit.core import checks, clock, scope
 from retrykit.core.decorator import Retried
 from retrykit.core.discard import drain
 from retrykit.core.errors import ResponseError
 from retrykit.core.events import Request, origin_of
 from retrykit.core.policy import RetryOptions, RetryPolicy, Seconds, UntimedOptions
-from retrykit.http.replay import unsendable_body
+from retrykit.http.internals import session_middlewares
+from retrykit.http.replay import Body, body_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,6 +46,7 @@ class VerbOptions(UntimedOptions, total=False):
 
     timeout: Seconds | ClientTimeout | None
     policy: RetryPolicy | None
+    idempotency_key: str | bool | None
     json: Any
     params: Query
     headers: LooseHeaders | None
@@ -66,6 +71,7 @@ class VerbOptions(UntimedOptions, total=False):
     max_field_size: int | None
     max_headers: int | None
     middlewares: Sequence[ClientMiddlewareType] | None
+    upload_tracker: Callable[[], Any] | None
 
 
 class CallOptions(VerbOptions, total=False):
@@ -74,10 +80,13 @@ class CallOptions(VerbOptions, total=False):
     data: Any
 
 
-def for_call(fetch: Retried[P, R], options: dict[str, Any]) -> tuple[Retried[P, R], dict[str, Any]]:
+def for_call(
+    fetch: Retried[P, R], options: dict[str, Any], *, needs_key: bool = False
+) -> tuple[Retried[P, R], dict[str, Any]]:
     """Part the options of one call: those of the policy change `fetch`, the others are the request's.
 
     A number as `timeout` bounds the call. Of a `ClientTimeout`, `total` does so; its other fields bound each attempt.
+    A request that `needs_key` gets an idempotency key, unless it has one or is said to have none.
 
     Raises:
         TypeError: A name is misspelt. (What is unknown otherwise is left to aiohttp, which may be newer than we are.)
@@ -90,21 +99,75 @@ def for_call(fetch: Retried[P, R], options: dict[str, Any]) -> tuple[Retried[P, 
         checks.refuse_misspelt(name, _POLICY_OPTIONS)
     if "method" in request:
         raise TypeError("the method is fixed here; for any method there is AsyncHTTPClient.request(method, path)")
-    for name in _SENT_WITH_EACH_ATTEMPT & request.keys():
-        if isinstance(request[name], Iterator):  # It would be used up by the first.
-            request[name] = tuple(request[name])
     timeout = changes.get("timeout")
     if isinstance(timeout, ClientTimeout):
         changes["timeout"], request["timeout"] = timeout.total or None, with_total(None, timeout)
     if policy is not None or changes:
         fetch = fetch.retry_with(policy=policy, **changes)
+    _make_repeatable(request, needs_key=needs_key)
     return fetch, {**request, _STATUSES: fetch.policy.statuses}
 
 
 _POLICY_OPTIONS = tuple(RetryOptions.__annotations__)
-_SENT_WITH_EACH_ATTEMPT = frozenset({"cookies", "headers", "proxy_headers", "skip_auto_headers"})
+_SENT_WITH_EACH_ATTEMPT = frozenset(
+    {"cookies", "headers", "middlewares", "params", "proxy_headers", "skip_auto_headers"}
+)
 # The option that a request is told of: what is retried by its status can't be a success by it.
 _STATUSES = "statuses"
+
+
+def _make_repeatable(request: dict[str, Any], *, needs_key: bool) -> None:
+    """Have the options of a request be there for each attempt."""
+    for name in _SENT_WITH_EACH_ATTEMPT & request.keys():
+        if isinstance(request[name], Iterator):  # It would be used up by the first.
+            request[name] = tuple(request[name])
+    headers = CIMultiDict(request.get("headers") or ())
+    key = request.pop("idempotency_key", needs_key and IDEMPOTENCY_KEY not in headers)
+    if key is not None and key is not False:
+        request["headers"] = _with_key(headers, key)
+    tracker = request.get("upload_tracker")
+    if tracker is not None and not callable(tracker):
+        raise TypeError(
+            f"upload_tracker={type(tracker).__name__}() follows a single request, and each attempt is one; give a"
+            f" function that makes one for each, such as the class itself: upload_tracker={type(tracker).__name__}"
+        )
+    if (body := body_of(request.get("data"))) is not None:
+        request["data"] = body
+
+
+def _with_key(headers: CIMultiDict[str], key: object) -> CIMultiDict[str]:
+    """The headers with an idempotency key: the caller's own, or for `True` a new one.
+
+    Raises:
+        TypeError: It is neither text nor `True`.
+        ValueError: It can't be the value of a header, or there is one already.
+    """
+    if key is not True and not isinstance(key, str):
+        raise TypeError(
+            f"idempotency_key is {checks.shown_type(key)}; write True to have one made for the call, or your own"
+            " as a str"
+        )
+    if isinstance(key, str) and not (key.isascii() and key.isprintable() and key.strip()):
+        raise ValueError("idempotency_key must be visible ASCII text, such as str(uuid.uuid4()), to go in a header")
+    if IDEMPOTENCY_KEY in headers:
+        raise ValueError(f"idempotency_key= and the header {IDEMPOTENCY_KEY} were both given; leave one out")
+    headers[IDEMPOTENCY_KEY] = clock.key() if key is True else key
+    return headers
+
+
+def until_end(
+    fetch: Callable[P, Coroutine[Any, Any, R]], request: dict[str, Any], *args: P.args, **kwargs: P.kwargs
+) -> Coroutine[Any, Any, R]:
+    """Make a call; when it is over, let go of the request's body."""
+    body = request.get("data")
+    return _ending(body, fetch, *args, **kwargs) if isinstance(body, Body) else fetch(*args, **kwargs)
+
+
+async def _ending(body: Body, fetch: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
+    try:
+        return await fetch(*args, **kwargs)
+    finally:
+        body.end()
 
 
 def with_total(total: float | None, timeout: ClientTimeout) -> ClientTimeout:
@@ -124,8 +187,21 @@ def describe(method: str, url: StrOrURL, request: dict[str, Any]) -> Request:
         known = Request.to(method.upper(), URL(url))
     except ValueError:  # It can't be sent either, and aiohttp says why.
         return Request(method.upper())
-    repeatable = known.method in IDEMPOTENT_METHODS or IDEMPOTENCY_KEY in CIMultiDict(request.get("headers") or ())
-    return known._replace(repeatable=repeatable, unsendable_body=unsendable_body(request.get("data")))
+    body = request.get("data")
+    return known._replace(
+        repeatable=is_repeatable(method, CIMultiDict(request.get("headers") or ())),
+        body=body if isinstance(body, Body) else None,
+    )
+
+
+def is_idempotent(method: str) -> bool:
+    """Does a second request by this method do no more than the first?"""
+    return method.upper() in IDEMPOTENT_METHODS
+
+
+def is_repeatable(method: str, headers: Container[str]) -> bool:
+    """May the server process it twice, for all that the request says?"""
+    return is_idempotent(method) or IDEMPOTENCY_KEY in headers
 
 
 async def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any]) -> ClientResponse:
@@ -138,7 +214,45 @@ async def send(session: ClientSession, method: str, url: StrOrURL, request: dict
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
     options = {name: value for name, value in request.items() if name != _STATUSES}
     options["timeout"] = _within_the_call(session, request)
-    return await session.request(method, url, **options)
+    if (make_tracker := options.get("upload_tracker")) is not None:
+        options["upload_tracker"] = make_tracker()
+    first_only = _FirstOnly()
+    middlewares = options.get("middlewares")
+    if middlewares is None:
+        middlewares = session_middlewares(session)
+    if middlewares is not None:
+        options["middlewares"] = (first_only, *middlewares)
+    body = options.get("data")
+    try:
+        if isinstance(body, Body):
+            options["data"] = await body.for_attempt()
+        return await session.request(method, url, **options)
+    finally:
+        first_only.error = None  # Its traceback leads back here.
+        if isinstance(body, Body):
+            body.end_attempt()
+
+
+class _FirstOnly:
+    """The outermost middleware of one attempt, which holds back aiohttp's own repeat of it.
+
+    aiohttp offers no switch. Where a connection breaks, it sends an idempotent request again at once, through the
+    middlewares: what ended the first one ends the second, before it is sent.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: OSError | ServerDisconnectedError | None = None
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        if self.error is not None:
+            raise self.error
+        try:
+            return await handler(request)
+        except (OSError, ServerDisconnectedError) as error:
+            self.error = error
+            raise
 
 
 def _within_the_call(session: ClientSession, request: dict[str, Any]) -> ClientTimeout:

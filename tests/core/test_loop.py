@@ -266,7 +266,7 @@ class TestGivingUp:
     async def test_a_call_inside_of_another_keeps_its_own_history(self, fetch, scripted_server, no_waits):
         scripted_server.script("/down", 503)
         inner = retry_http(max_retries=2)(fetch)
-        with pytest.raises(GiveUpError) as raised:
+        with pytest.raises(GiveUpError) as raised, pytest.warns(retrykit.StackedRetriesWarning):
             await retry_http(max_retries=3)(inner)("/down")
         assert len(scripted_server.requests("/down")) == 6
         assert len(attempts_of(raised.value)) == len(raised.value.attempts) == 2

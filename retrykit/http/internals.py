@@ -1,0 +1,34 @@
+"""The names of aiohttp's that it keeps to itself, and that we have to read: each in one function.
+
+Where a version of aiohttp doesn't have one, the function says so, and what needs it is left to aiohttp. The tests run
+them against each version that we know.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import ClientMiddlewareType, ClientRequest, ClientSession
+from aiohttp.payload import Payload
+
+
+def session_middlewares(session: ClientSession) -> Sequence[ClientMiddlewareType] | None:
+    """The middlewares of a session, which those of a request take the place of; `None` where they can't be seen."""
+    middlewares = getattr(session, "_middlewares", None)
+    return middlewares if isinstance(middlewares, Sequence) else None
+
+
+def timer_of(request: ClientRequest) -> object | None:
+    """An object that all the requests share which one call of a session's makes: its hops, and its repeat."""
+    timer: object | None = getattr(request, "_timer", None)
+    return timer
+
+
+def value_of(payload: Payload) -> Any:
+    """What a payload was made from; `None` where it can't be seen."""
+    return getattr(payload, "_value", None)
+
+
+def put_body(request: ClientRequest, body: Payload) -> None:
+    """Give a request another body of the same length and type, and leave the present one open."""
+    name = "_body" if hasattr(type(request), "_body") else "body"  # In aiohttp 3.12.0, it is a plain attribute.
+    setattr(request, name, body)

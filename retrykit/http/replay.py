@@ -282,12 +282,14 @@ class _KeptFile(KeptPayload):
         return await asyncio.get_running_loop().run_in_executor(None, self._read, position)
 
     def _read(self, position: Any) -> tuple[bytes, Any]:
-        """Read from there, wherever the file stands: an attempt that was broken off may still be reading."""
+        """Read from there, and leave the file where it stood: an attempt that was broken off may still be reading."""
         with self._lock:
             if position is not None:
                 self._file.seek(position)
             chunk = self._file.read(_CHUNK)
-            position = None if position is None else self._file.tell()
+            if position is not None:
+                position = self._file.tell()
+                self._file.seek(self._start)
         return chunk.encode(self.encoding or "utf-8") if isinstance(chunk, str) else chunk, position
 
     def _close_if_over(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import retrykit
 from retrykit.core.listeners import get_listeners
+from tests.faults import FaultServer
 
 pytest_plugins = ["retrykit.testing.plugin"]
 
@@ -43,6 +44,13 @@ def events() -> list[retrykit.RetryEvent | retrykit.GiveUpEvent]:
     told: list[retrykit.RetryEvent | retrykit.GiveUpEvent] = []
     retrykit.set_listeners(told.append)
     return told
+
+
+@pytest.fixture
+async def faults() -> AsyncIterator[FaultServer]:
+    """A running `FaultServer`."""
+    async with FaultServer() as server:
+        yield server
 
 
 @pytest.fixture

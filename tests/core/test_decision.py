@@ -73,6 +73,55 @@ class TestRepeating:
         assert decided(BROKEN, attempt=3, sendable=False, repeatable=False) == GiveUp("attempts")
 
 
+def redirected(error):
+    """As aiohttp raises it behind a redirect: its frames know of the hop before."""
+    frame = {"__name__": "aiohttp.client", "error": error}
+    exec("def _request():\n    history = ['a response']\n    raise error", frame)
+    try:
+        frame["_request"]()
+    except type(error) as raised:
+        return Outcome(error=raised)
+
+
+class TestRedirects:
+    """What a redirect answered may have been processed."""
+
+    def test_a_refused_connection_is_no_longer_unsent(self):
+        assert decided(redirected(REFUSED.error), repeatable=False) == GiveUp("not_repeatable")
+        assert decided(redirected(REFUSED.error)) == Retry(1.0)
+
+    @pytest.mark.parametrize("status", [408, 425, 429, 503])
+    def test_a_status_no_longer_says_that_it_was_not_taken_up(self, status):
+        error = aiohttp.ClientResponseError(REQUEST, ("a response",), status=status)
+        assert decided(raised(error), repeatable=False) == GiveUp("not_repeatable")
+        assert decided(raised(error)) == Retry(1.0)
+
+    def test_who_asks_for_another_attempt_knows_better(self):
+        assert decided(redirected(TryAgain()), repeatable=False) == Retry(1.0)
+
+
+class TestALostConnection:
+    def test_the_first_one_is_followed_at_once_where_aiohttps_repeat_is_held_back(self):
+        assert decided(BROKEN, holds_back=True) == Retry(0.0, at_once=True)
+        assert decided(BROKEN) == Retry(1.0)
+        assert decided(BROKEN, holds_back=True, attempt=2) == Retry(0.0, at_once=True)
+
+    def test_later_ones_wait_and_it_was_no_step_of_the_backoff(self):
+        assert decided(BROKEN, holds_back=True, repeated_at_once=True, attempt=2) == Retry(1.0)
+        policy = RetryPolicy(max_retries=9)
+        assert decided(raised_status(503), policy, repeated_at_once=True, attempt=4) == Retry(4.0)
+
+    def test_nothing_else_is_followed_at_once(self):
+        for outcome in (REFUSED, raised_status(503), raised(TimeoutError()), raised(aiohttp.ClientPayloadError())):
+            assert decided(outcome, holds_back=True) == Retry(1.0)
+
+    def test_it_needs_all_that_another_attempt_needs(self):
+        assert decided(BROKEN, holds_back=True, attempt=3) == GiveUp("attempts")
+        assert decided(BROKEN, holds_back=True, repeatable=False) == GiveUp("not_repeatable")
+        assert decided(BROKEN, holds_back=True, sendable=False) == GiveUp("body")
+        assert decided(BROKEN, RetryPolicy(timeout=5), holds_back=True, elapsed=5.0) == GiveUp("timeout")
+
+
 class TestRetryIf:
     def test_it_adds(self):
         assert decided(Outcome(result="pending", retry_if=True)) == Retry(1.0)
@@ -177,17 +226,61 @@ policies = st.builds(
 )
 
 
-@given(outcomes, policies, st.integers(1, 200), st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1, exclude_max=True))
-def test_every_delay_is_finite_and_within_its_caps(outcome, policy, attempt, elapsed, previous, draw):
-    decision = decide(outcome, Call(attempt, elapsed, previous), policy, draw)
+calls = st.builds(
+    Call,
+    attempt=st.integers(1, 200),
+    elapsed=st.floats(0, 1e6),
+    previous_delay=st.floats(0, 1e6),
+    repeatable=st.booleans(),
+    sendable=st.booleans(),
+    holds_back=st.booleans(),
+    repeated_at_once=st.booleans(),
+)
+draws = st.floats(0, 1, exclude_max=True)
+
+
+@given(outcomes, policies, calls, draws)
+def test_every_delay_is_finite_and_within_its_caps(outcome, policy, call, draw):
+    decision = decide(outcome, call, policy, draw)
     if isinstance(decision, Retry):
-        assert attempt < policy.max_retries
+        assert call.attempt < policy.max_retries
         assert math.isfinite(decision.delay)
         assert 0 <= decision.delay <= max(policy.max_delay, policy.max_retry_after)
-        assert policy.timeout is None or elapsed + decision.delay < policy.timeout
+        assert policy.timeout is None or call.elapsed + decision.delay < policy.timeout
 
 
-@given(st.integers(1, 98))
-def test_delays_never_fall_from_one_attempt_to_the_next(attempt):
-    policy = RetryPolicy(max_retries=100)
-    assert decided(BROKEN, policy, attempt=attempt).delay <= decided(BROKEN, policy, attempt=attempt + 1).delay
+@given(outcomes, policies, calls, draws)
+def test_nothing_is_sent_twice_that_must_not_be(outcome, policy, call, draw):
+    decision = decide(outcome, call, policy, draw)
+    if isinstance(decision, Retry):
+        assert call.sendable
+        assert call.repeatable or not decision.at_once
+        maybe_processed = outcome.status in (500, 502, 504) or outcome in (BROKEN, *PERHAPS)
+        assert call.repeatable or not maybe_processed
+
+
+PERHAPS = [raised(TimeoutError())]
+
+
+@given(outcomes, policies, calls, draws)
+def test_at_once_is_once(outcome, policy, call, draw):
+    decision = decide(outcome, call, policy, draw)
+    if isinstance(decision, Retry) and decision.at_once:
+        assert decision.delay == 0.0
+        assert call.holds_back
+        assert not call.repeated_at_once
+
+
+@given(st.integers(1, 98), st.sampled_from(["none", "full", "equal"]), draws, st.booleans())
+def test_delays_never_fall_from_one_attempt_to_the_next(attempt, jitter, draw, repeated):
+    policy = RetryPolicy(max_retries=100, jitter=jitter)
+    earlier = decided(BROKEN, policy, draw, attempt=attempt, repeated_at_once=repeated and attempt > 1)
+    later = decided(BROKEN, policy, draw, attempt=attempt + 1, repeated_at_once=repeated and attempt > 1)
+    assert earlier.delay <= later.delay
+
+
+@given(outcomes, policies, calls, draws, st.floats(0, 60))
+def test_a_longer_retry_after_never_shortens_the_wait(outcome, policy, call, draw, asked):
+    decision = decide(raised_status(503, Retry_After=f"{asked:.3f}"), call, policy, draw)
+    if isinstance(decision, Retry):
+        assert decision.delay >= float(f"{asked:.3f}")

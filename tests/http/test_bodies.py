@@ -1,0 +1,461 @@
+"""The bodies of requests: sent again byte for byte, or not at all."""
+
+import asyncio
+import contextlib
+import io
+import os
+
+import aiohttp
+import pytest
+from multidict import MultiDict
+
+from retrykit import AsyncHTTPClient, GiveUpError, RetryMiddleware, attempts_of, post
+from tests.faults import CLOSE, SOON, answer, before_body, go_on, raw, redirect
+
+CONTENT = bytes(range(256)) * 1024  # more than a chunk, and more than the buffers of a small write
+
+
+@contextlib.asynccontextmanager
+async def client(base):
+    async with AsyncHTTPClient(base) as client:
+
+        async def put(path, data, **options):
+            return await client.request("PUT", path, data=data, **options)
+
+        yield put
+
+
+@contextlib.asynccontextmanager
+async def helper(base):
+    async with aiohttp.ClientSession() as session:
+
+        async def put(path, data, **options):
+            return await post(session, base + path, data=data, idempotent=True, on_give_up="return", **options)
+
+        yield put
+
+
+@contextlib.asynccontextmanager
+async def middleware(base):
+    async with aiohttp.ClientSession(middlewares=[RetryMiddleware()]) as session:
+
+        async def put(path, data, **options):
+            return await session.put(base + path, data=data, **options)
+
+        yield put
+
+
+@pytest.fixture(params=[client, helper, middleware], ids=lambda sender: sender.__name__)
+async def put(request, faults):
+    """Sends a body by a method that may be repeated, and gives the response."""
+    async with request.param(faults.url) as put:
+        yield put
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "upload.bin"
+    path.write_bytes(CONTENT)
+    return path
+
+
+async def generate():
+    yield b"one, "
+    yield b"two"
+
+
+def multipart(path):
+    form = aiohttp.FormData()
+    form.add_field("file", path.open("rb"), filename="upload.bin", content_type="application/x-test")
+    form.add_field("name", "Ada")
+    return form
+
+
+def mixed(path):
+    writer = aiohttp.MultipartWriter("mixed", boundary="----between")
+    writer.append("some text")
+    writer.append_json({"id": 1})
+    writer.append(path.open("rb"), {"Content-Encoding": "gzip"})
+    return writer
+
+
+def opened_at_7(path):
+    file = path.open("rb")
+    file.seek(7)
+    return file
+
+
+def bytes_io_at_7(path):
+    buffer = io.BytesIO(CONTENT)
+    buffer.seek(7)
+    return buffer
+
+
+def text_file(path):
+    path.write_text("Größe\n" * 20_000, encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def async_open(path):
+    async def made():
+        return path.open("rb")
+
+    return made
+
+
+REPEATABLE = {
+    "bytes": (lambda path: CONTENT, CONTENT),
+    "bytearray": (lambda path: bytearray(CONTENT), CONTENT),
+    "str": (lambda path: "Größe", "Größe".encode()),
+    "urlencoded dict": (lambda path: MultiDict(a="1", b="ü"), b"a=1&b=%C3%BC"),
+    "urlencoded pairs": (lambda path: (("a", "1"), ("a", "2")), b"a=1&a=2"),
+    "urlencoded FormData": (lambda path: aiohttp.FormData({"a": "1"}), b"a=1"),
+    "BytesIO": (lambda path: io.BytesIO(CONTENT), CONTENT),
+    "BytesIO in the middle": (bytes_io_at_7, CONTENT[7:]),
+    "StringIO": (lambda path: io.StringIO("Größe"), "Größe".encode()),
+    "file": (lambda path: path.open("rb"), CONTENT),
+    "file in the middle": (opened_at_7, CONTENT[7:]),
+    "unbuffered file": (lambda path: path.open("rb", buffering=0), CONTENT),
+    "file for update": (lambda path: path.open("rb+"), CONTENT),
+    "text file": (text_file, "Größe\n".encode() * 20_000),
+    "form with a file": (multipart, None),
+    "dict with a file": (lambda path: MultiDict(file=path.open("rb")), None),
+    "multipart, compressed": (mixed, None),
+    "payload": (lambda path: aiohttp.JsonPayload({"a": 1}), b'{"a": 1}'),
+    "payload of a file": (lambda path: aiohttp.BufferedReaderPayload(path.open("rb")), CONTENT),
+}
+MADE_ANEW = {
+    "file": (lambda path: lambda: path.open("rb"), CONTENT),
+    "file, opened by a coroutine": (async_open, CONTENT),
+    "bytes": (lambda path: lambda: CONTENT, CONTENT),
+    "form": (lambda path: lambda: {"a": "1"}, b"a=1"),
+    "generator": (lambda path: generate, b"one, two"),
+    "nothing": (lambda path: lambda: None, b""),
+}
+
+
+@pytest.mark.parametrize("kind", REPEATABLE)
+async def test_it_is_sent_again_byte_for_byte(put, faults, no_waits, path, kind):
+    make, expected = REPEATABLE[kind]
+    faults.script("/x", 503, CLOSE, answer(200))
+    async with await put("/x", make(path)) as response:
+        assert response.status == 200
+    first, second, third = faults.seen("/x")
+    assert first.body
+    assert first.complete
+    assert expected in (None, first.body)
+    assert first.body == second.body == third.body
+    for name in ("Content-Type", "Content-Length", "Transfer-Encoding", "Content-Disposition"):
+        assert first.headers.get(name) == second.headers.get(name) == third.headers.get(name)
+
+
+@pytest.mark.parametrize("kind", MADE_ANEW)
+@pytest.mark.parametrize("sender", [client, helper])
+async def test_a_function_makes_it_anew(sender, faults, no_waits, path, kind):
+    make, expected = MADE_ANEW[kind]
+    faults.script("/x", 503, CLOSE, answer(200))
+    async with sender(faults.url) as put, await put("/x", make(path)) as response:
+        assert response.status == 200
+    assert [request.body for request in faults.seen("/x")] == [expected] * 3
+
+
+@pytest.mark.parametrize("kind", REPEATABLE)
+async def test_the_wire_is_that_of_plain_aiohttp(put, faults, path, kind):
+    make, _ = REPEATABLE[kind]
+    faults.script("/x", 200)
+    faults.script("/plain", 200)
+    async with await put("/x", make(path)) as response:
+        await response.read()
+    async with aiohttp.ClientSession() as session, session.put(faults.url + "/plain", data=make(path)) as response:
+        await response.read()
+    (ours,), (plain,) = faults.seen("/x"), faults.seen("/plain")
+
+    def without_boundary(request):
+        boundary = request.headers.get("Content-Type", "").partition("boundary=")[2]
+        return request.body.replace(boundary.encode() or b"none", b"")
+
+    assert without_boundary(ours) == without_boundary(plain)
+    for name in ("Content-Length", "Transfer-Encoding", "Content-Disposition"):
+        assert ours.headers.get(name) == plain.headers.get(name)
+
+
+class TestFiles:
+    async def test_a_file_is_closed_when_the_call_is_over(self, faults, no_waits, path):
+        faults.script("/x", 503, answer(200))
+        file = path.open("rb")
+        async with AsyncHTTPClient(faults.url) as client:
+            await client.put("/x", file)
+        assert file.closed
+
+    @pytest.mark.parametrize("steps", [(503,), (CLOSE,), (404,)], ids=["503", "close", "404"])
+    async def test_also_where_it_failed(self, faults, no_waits, path, steps):
+        faults.script("/x", *steps)
+        form = aiohttp.FormData({"file": (file := path.open("rb"))})
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(aiohttp.ClientError):
+                await client.put("/x", form)
+        assert file.closed
+
+    async def test_a_buffer_stays_open_and_where_it_stood(self, put, faults, no_waits):
+        faults.script("/x", 503, answer(200))
+        buffer = io.BytesIO(CONTENT)
+        buffer.seek(7)
+        async with await put("/x", buffer):
+            assert not buffer.closed
+            assert buffer.tell() == 7
+
+    async def test_files_of_a_function_are_closed_after_each_attempt(self, faults, no_waits, path):
+        made = []
+
+        def make():
+            made.append(path.open("rb"))
+            return made[-1]
+
+        faults.script("/x", 503, CLOSE, answer(200))
+        async with AsyncHTTPClient(faults.url) as client:
+            await client.put("/x", make)
+        assert [file.closed for file in made] == [True] * 3
+
+    async def test_an_attempt_that_is_broken_off_does_not_disturb_the_next(self, put, faults, no_waits, tmp_path):
+        # The server answers before it has read the body, so that the first attempt is still reading the file.
+        large = tmp_path / "large.bin"
+        large.write_bytes(os.urandom(4_000_000))
+        faults.script("/x", before_body(answer(503)), before_body(answer(503)), answer(200))
+        async with await put("/x", large.open("rb")) as response:
+            assert response.status == 200
+        *_, last = faults.seen("/x")
+        assert last.complete
+        assert last.body == large.read_bytes()
+
+    async def test_cancellation_closes_it(self, faults, path):
+        arrived = asyncio.Event()
+
+        async def stall(connection):
+            arrived.set()
+            await connection.closed_by_peer()
+
+        faults.script("/x", stall)
+        file = path.open("rb")
+        async with AsyncHTTPClient(faults.url) as client:
+            call = asyncio.create_task(client.put("/x", file))
+            await asyncio.wait_for(arrived.wait(), SOON)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            for _ in range(100):
+                if file.closed:
+                    break
+                await asyncio.sleep(0.01)
+        assert file.closed
+
+    async def test_a_closed_file_is_refused_and_not_sent_empty(self, faults, path, no_waits):
+        file = path.open("rb")
+        file.close()
+        faults.script("/x", 200)
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises((ValueError, aiohttp.ClientConnectionError), match="closed file"):
+                await client.put("/x", file)
+        assert not any(request.complete for request in faults.seen("/x"))
+        assert no_waits == []
+
+
+def pipe():
+    reading, writing = os.pipe()
+    os.write(writing, b"through a pipe")
+    os.close(writing)
+    return os.fdopen(reading, "rb")
+
+
+def form_with_a_generator():
+    form = aiohttp.FormData({"name": "Ada"})
+    form.add_field("stream", generate(), filename="stream.bin")
+    return form
+
+
+ONCE_ONLY = {
+    "generator": (generate, "async_generator"),
+    "pipe": (pipe, "BufferedReader"),
+    "form with a generator": (form_with_a_generator, "async_generator"),
+}
+
+
+class TestWhatIsThereOnce:
+    @pytest.mark.parametrize("kind", ONCE_ONLY)
+    async def test_it_is_not_sent_again(self, put, faults, no_waits, kind, events):
+        make, _name = ONCE_ONLY[kind]
+        faults.script("/x", 503, 200)
+        async with await put("/x", make()) as response:
+            assert response.status == 503
+            assert len(attempts_of(response)) == 1
+        (seen,) = faults.seen("/x")
+        assert seen.complete
+        assert [event.reason for event in events] == ["body"]
+
+    @pytest.mark.parametrize("kind", ONCE_ONLY)
+    async def test_the_note_names_it_and_the_cure(self, put, faults, no_waits, kind):
+        make, name = ONCE_ONLY[kind]
+        faults.script("/x", CLOSE, 200)
+        with pytest.raises(aiohttp.ServerDisconnectedError) as raised:
+            await put("/x", make())
+        assert f"a body of type {name} can't be sent again" in raised.value.__notes__[0]
+        assert "data=lambda: open(...)" in raised.value.__notes__[0]
+        assert len(faults.seen("/x")) == 1
+
+    async def test_one_that_was_not_touched_is_sent(self, put, faults, no_waits):
+        faults.script("/x", before_body(answer(503)), go_on)
+        async with await put("/x", generate(), expect100=True) as response:
+            assert response.status == 200
+        assert [request.body for request in faults.seen("/x")] == [b"", b"one, two"]
+
+    async def test_so_is_one_whose_connection_was_refused(self, faults, no_waits, unused_tcp_port):
+        async def come_up(event):
+            server = await asyncio.start_server(
+                lambda reader, writer: answered(reader, writer, got), "127.0.0.1", unused_tcp_port
+            )
+            servers.append(server)
+
+        got: list[bytes] = []
+        servers: list[asyncio.Server] = []
+        base = f"http://127.0.0.1:{unused_tcp_port}"
+        async with AsyncHTTPClient(base, before_retry=come_up) as client:
+            await client.put("/x", generate())
+        servers[0].close()
+        assert b"one, " in got[0]
+        assert b"two" in got[0]
+
+    async def test_a_response_that_is_passed_on_is_sent_once(self, faults, no_waits):
+        faults.script("/source", answer(200, b"streamed"))
+        faults.script("/x", CLOSE, 200)
+        async with AsyncHTTPClient(faults.url) as client, client.request("GET", "/source") as source:
+            with pytest.raises(aiohttp.ServerDisconnectedError) as raised:
+                await client.put("/x", source.content)
+        assert "a body of type StreamReader can't be sent again" in raised.value.__notes__[0]
+        assert [request.body for request in faults.seen("/x")] == [b"streamed"]
+
+    async def test_a_redirect_that_wants_it_again_is_permanent(self, faults, no_waits):
+        faults.script("/x", redirect("/next", 307))
+        faults.script("/next", 200)
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(aiohttp.ClientError):
+                await client.put("/x", generate())
+        assert len(faults.seen("/x")) == 1
+        assert not any(request.complete and request.body == b"" for request in faults.seen("/next"))
+
+    @pytest.mark.parametrize("status", [307, 308])
+    async def test_a_redirect_of_a_file_sends_it_whole(self, put, faults, no_waits, path, status):
+        faults.script("/x", redirect("/next", status))
+        faults.script("/next", 503, answer(200))
+        with path.open("rb") as file:
+            async with await put("/x", file) as response:
+                assert response.status == 200
+        assert {request.body for request in faults.requests} == {CONTENT}
+
+    async def test_a_function_that_gives_the_same_again_is_told(self, faults, no_waits):
+        body = generate()
+        faults.script("/x", 503, 200)
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(TypeError, match="gave the same async_generator again"):
+                await client.put("/x", lambda: body)
+        assert len(faults.seen("/x")) == 1
+
+    async def test_a_generator_that_raises_is_the_users_own(self, faults, no_waits):
+        async def fail():
+            yield b"one"
+            raise KeyError("missing")
+
+        faults.script("/x", 200)
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(aiohttp.ClientConnectionError, match="missing"):
+                await client.put("/x", fail)
+        assert no_waits == []
+
+    async def test_a_function_that_raises_is_the_users_own(self, faults, no_waits, tmp_path):
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(FileNotFoundError):
+                await client.put("/x", lambda: (tmp_path / "absent").open("rb"))
+        assert no_waits == []
+
+    async def test_what_aiohttp_cannot_send_is_refused_at_once(self, faults):
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(TypeError):
+                await client.put("/x", object())
+        assert faults.requests == []
+
+
+class TestExpect:
+    async def test_a_503_before_the_body_is_retried(self, put, faults, no_waits):
+        faults.script("/x", before_body(answer(503)), before_body(answer(503)), go_on)
+        async with await put("/x", b"hello", expect100=True) as response:
+            assert response.status == 200
+        assert [request.body for request in faults.seen("/x")] == [b"", b"", b"hello"]
+
+    async def test_a_connection_that_closes_instead_is_followed(self, put, faults, no_waits):
+        faults.script("/x", before_body(raw(b"")), go_on)
+        async with await put("/x", b"hello", expect100=True) as response:
+            assert response.status == 200
+        assert [request.body for request in faults.seen("/x")] == [b"", b"hello"]
+
+    async def test_a_503_after_100_continue_is_retried(self, put, faults, no_waits):
+        async def take_it_and_fail(connection):
+            await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await answer(503)(connection)
+
+        faults.script("/x", take_it_and_fail, go_on)
+        async with await put("/x", b"hello", expect100=True) as response:
+            assert response.status == 200
+        assert [request.body for request in faults.seen("/x")] == [b"hello", b"hello"]
+
+
+@pytest.mark.skipif(not hasattr(aiohttp, "UploadTracker"), reason="UploadTracker came with aiohttp 3.14")
+class TestUploadTracker:
+    async def test_one_is_refused_because_it_follows_one_request(self, faults):
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(TypeError, match=r"upload_tracker=UploadTracker\(\) follows a single request"):
+                await client.put("/x", b"hello", upload_tracker=aiohttp.UploadTracker())
+        assert faults.requests == []
+
+    async def test_a_function_makes_one_for_each_attempt(self, faults, no_waits):
+        trackers = []
+
+        def make():
+            trackers.append(aiohttp.UploadTracker())
+            return trackers[-1]
+
+        faults.script("/x", 503, answer(200))
+        async with AsyncHTTPClient(faults.url) as client:
+            await client.put("/x", b"hello", upload_tracker=make)
+        assert len(trackers) == 2
+        assert all(tracker.upload_complete.done() for tracker in trackers)
+
+
+async def test_a_signature_over_a_file_is_the_same_for_each_attempt(faults, no_waits, path):
+    signed = []
+
+    async def sign(request, handler):
+        signed.append(await request.body.as_bytes())
+        return await handler(request)
+
+    faults.script("/x", 503, answer(200))
+    async with aiohttp.ClientSession(middlewares=[RetryMiddleware(), sign]) as session:
+        if not hasattr(aiohttp.BytesPayload, "as_bytes"):
+            pytest.skip("as_bytes came with a later aiohttp 3.12")
+        async with session.put(faults.url + "/x", data=path.open("rb")) as response:
+            assert response.status == 200
+    assert signed == [CONTENT, CONTENT]
+    assert [request.body for request in faults.seen("/x")] == [CONTENT, CONTENT]
+
+
+async def test_a_give_up_error_tells_the_cure(faults, no_waits):
+    faults.script("/x", 503)
+    async with AsyncHTTPClient(faults.url) as client:
+        with pytest.raises(GiveUpError) as raised:
+            await client.put("/x", generate())
+    assert raised.value.reason == "body"
+    assert "a function that makes the body anew for each attempt (data=lambda: open(...))" in str(raised.value)
+
+
+async def answered(reader, writer, got):
+    """Take a chunked request, and answer 200."""
+    got.append(await reader.readuntil(b"\r\n\r\n") + await reader.readuntil(b"0\r\n\r\n"))
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    writer.close()

@@ -14,7 +14,7 @@ from rich.text import Text
 from retrykit.cli.listening import listening, outcome
 from retrykit.core import clock
 from retrykit.core.decorator import retry_http
-from retrykit.core.events import RetryEvent, in_seconds
+from retrykit.core.events import RetryEvent, from_now
 from retrykit.core.policy import RetryPolicy
 from retrykit.http.client import AsyncHTTPClient
 from retrykit.testing import Reply, Reset, ScriptedServer, Step, Truncated
@@ -109,7 +109,7 @@ class _Side:
     async def _make(self, send: _Send, call: _Call) -> None:
         def report(event: RetryEvent) -> None:
             self.retries += 1
-            again = f"again in {in_seconds(event.delay)}"
+            again = f"again {from_now(event.delay)}"
             self._print(call, outcome(event.status, event.exception), "yellow", again)
 
         self.calls += 1

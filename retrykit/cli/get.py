@@ -14,7 +14,7 @@ from aiohttp import http_exceptions
 
 from retrykit.cli.listening import listening, outcome
 from retrykit.core.errors import GiveUpError, ResponseError
-from retrykit.core.events import RetryEvent, in_seconds
+from retrykit.core.events import RetryEvent, from_now
 from retrykit.core.policy import RetryPolicy
 from retrykit.http.fetch import fetch_bytes
 from retrykit.http.send import describe
@@ -81,7 +81,7 @@ def run(url: str, policy: RetryPolicy) -> int:
     def report(event: RetryEvent) -> None:
         failed.append(event)
         word = outcome(event.status, event.exception)
-        _say(f"GET {event.origin}{event.path} {word}, next attempt in {in_seconds(event.delay)}")
+        _say(f"GET {event.origin}{event.path} {word}, next attempt {from_now(event.delay)}")
 
     try:
         with listening(report):

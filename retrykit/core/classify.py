@@ -89,9 +89,9 @@ _KINDS: dict[type[BaseException], Kind] = {
     aiohttp.ClientError: Kind.IF_NAMED,
     aiohttp.WSMessageTypeError: Kind.IF_NAMED,
 }
-# What only newer versions of aiohttp have.
-if hasattr(client_exceptions, "UploadAbortedError"):
-    _KINDS[client_exceptions.UploadAbortedError] = Kind.IF_NAMED
+# What only newer versions of aiohttp have: UploadAbortedError came with 3.14.
+_NEWER = {"UploadAbortedError": Kind.IF_NAMED}
+_KINDS.update({vars(client_exceptions)[name]: kind for name, kind in _NEWER.items() if name in vars(client_exceptions)})
 
 TRANSIENT_ERRORS: tuple[type[Exception], ...] = (
     aiohttp.ClientConnectionError,

@@ -55,6 +55,11 @@ def in_seconds(time: float) -> str:
     return f"{round(time, 3):g} s"
 
 
+def from_now(delay: float) -> str:
+    """When something follows: `in 1 s`, `at once`."""
+    return f"in {in_seconds(delay)}" if delay else "at once"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One attempt of a call, as it ended."""

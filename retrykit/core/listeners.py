@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from retrykit.core.checks import name_of
-from retrykit.core.events import Event, FailedAttempt, RetryEvent, in_seconds
+from retrykit.core.events import Event, FailedAttempt, RetryEvent, from_now
 
 Listener = Callable[[Event], object]
 
@@ -31,7 +31,7 @@ def describe(event: Event) -> str:
     outcome = event.status or (event.exception.__name__ if event.exception else "refused by retry_if")
     line = f"{event.call}:{where} attempt {event.attempt} of {event.max_retries}: {outcome}"
     if isinstance(event, RetryEvent):
-        return f"{line}, next {f'in {in_seconds(event.delay)}' if event.delay else 'at once'}"
+        return f"{line}, next {from_now(event.delay)}"
     return f"{line}, gave up ({event.reason})"
 
 

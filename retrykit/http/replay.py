@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import io
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ _CHUNK = 64 * 1024
 _ALWAYS_THERE = (bytes, bytearray, memoryview, str)
 
 
-class Body:
+class Body(ABC):
     """The body of a request, over all attempts of a call."""
 
     @property
@@ -33,14 +34,14 @@ class Body:
         """The type of what can't be sent again, by the name that a message has for it; `None` where all can."""
         return None
 
+    @abstractmethod
     async def for_attempt(self) -> Any:
         """What one attempt sends."""
-        raise NotImplementedError
 
-    def end_attempt(self) -> None:
+    def end_attempt(self) -> None:  # noqa: B027
         """Let go of what that attempt had to itself."""
 
-    def end(self) -> None:
+    def end(self) -> None:  # noqa: B027
         """Let go of the body: the call is over. A file is closed then, as aiohttp closes it."""
 
 
@@ -179,11 +180,6 @@ class KeptPayload(Payload):
 
     async def close(self) -> None:
         """What aiohttp calls when a request is over, of which a call may have several."""
-        if not self._holders:
-            self.let_go()
-
-    def _close(self) -> None:
-        """The same by its older name."""
         if not self._holders:
             self.let_go()
 

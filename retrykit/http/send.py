@@ -121,10 +121,11 @@ def _make_repeatable(request: dict[str, Any], *, needs_key: bool) -> None:
     for name in _SENT_WITH_EACH_ATTEMPT & request.keys():
         if isinstance(request[name], Iterator):  # It would be used up by the first.
             request[name] = tuple(request[name])
-    headers = CIMultiDict(request.get("headers") or ())
-    key = request.pop("idempotency_key", needs_key and IDEMPOTENCY_KEY not in headers)
-    if key is not None and key is not False:
-        request["headers"] = _with_key(headers, key)
+    if needs_key or "idempotency_key" in request:
+        headers = CIMultiDict(request.get("headers") or ())
+        key = request.pop("idempotency_key", IDEMPOTENCY_KEY not in headers)
+        if key is not None and key is not False:
+            request["headers"] = _with_key(headers, key)
     tracker = request.get("upload_tracker")
     if tracker is not None and not callable(tracker):
         raise TypeError(

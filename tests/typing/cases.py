@@ -14,6 +14,7 @@ from retrykit import (
     Attempt,
     GiveUpError,
     RetryEvent,
+    RetryMiddleware,
     RetryPolicy,
     attempt_number,
     attempts_of,
@@ -248,9 +249,19 @@ async def client() -> None:
         assert_type(await opened.get_text("/a", headers={"a": "b"}, max_retries=5), str)
         assert_type(await opened.get_bytes("/a", policy=RetryPolicy()), bytes)
         assert_type(await opened.post("/a", {"a": 1}), Any)
+        assert_type(await opened.post("/a", lambda: b"a", idempotency_key=True), Any)
+        assert_type(await opened.patch("/a", b"a", idempotency_key="key", upload_tracker=object), Any)
         assert_type(await opened.request("GET", "/a"), ClientResponse)
         async with opened.request("GET", "/a", timeout=ClientTimeout(total=1)) as response:
             assert_type(response, ClientResponse)
+
+
+async def middleware() -> None:
+    retries = RetryMiddleware(RetryPolicy(), max_retries=2)
+    assert_type(retries.policy, RetryPolicy)
+    async with ClientSession(middlewares=[retries]) as session, session.get("/a", middlewares=[retries]) as response:
+        assert_type(response, ClientResponse)
+    AsyncHTTPClient("https://example.com", idempotency_key=True)
 
 
 def outcomes(error: GiveUpError) -> None:

@@ -219,8 +219,12 @@ class FaultServer:
 
     async def all_closed(self) -> None:
         """Wait until no connection is open any more."""
+        await self.all_but(0)
+
+    async def all_but(self, count: int) -> None:
+        """Wait until no more than so many connections are open."""
         async with asyncio.timeout(SOON):
-            while self.open:
+            while self.open > count:
                 await asyncio.sleep(0.005)
 
     async def __aenter__(self) -> Self:

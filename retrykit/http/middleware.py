@@ -63,7 +63,11 @@ class RetryMiddleware:
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """What aiohttp calls."""
-        _raise_if_repeated(request)
+        if (ended_by := _given_up_before(request)) is not None:
+            try:
+                raise ended_by
+            finally:
+                del ended_by  # Its traceback leads back here.
         if hdrs.UPGRADE in request.headers:  # A WebSocket is no response that could be sent for again.
             return await handler(request)
         body = _held_body(request)
@@ -128,15 +132,15 @@ class _GivenUp(NamedTuple):
 _given_up: ContextVar[_GivenUp | None] = ContextVar("retrykit_given_up", default=None)
 
 
-def _raise_if_repeated(request: ClientRequest) -> None:
-    """Hold back aiohttp's own repeat of a request: what ended the first one ends it, before it is sent.
+def _given_up_before(request: ClientRequest) -> Exception | None:
+    """Is this aiohttp's own repeat of a request that was given up on? What ended that one ends it, before it is sent.
 
     It is another request of the same call of the session's. (Where a middleware around us sends the same request again,
     that is its business.)
     """
     last = _given_up.get()
     if last is None:
-        return
+        return None
     _given_up.set(None)
-    if last.timer is not None and last.timer is timer_of(request) and last.request is not request:
-        raise last.error
+    is_repeat = last.timer is not None and last.timer is timer_of(request) and last.request is not request
+    return last.error if is_repeat else None

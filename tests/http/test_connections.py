@@ -7,6 +7,7 @@ import socket
 import sys
 import tracemalloc
 from pathlib import Path
+from types import FrameType
 
 import aiohttp
 import pytest
@@ -294,9 +295,51 @@ class TestCancellation:
         await asyncio.sleep(0.05)
 
 
-async def read(session, url):
-    async with session.get(url) as response:
+async def read(session, url, method="GET"):
+    async with session.request(method, url) as response:
         return await response.read()
+
+
+@pytest.mark.parametrize("kind", ["client", "middleware"])
+async def test_no_reference_cycles(faults, no_waits, kind):
+    steps = {
+        "/flaky": lambda: (503, answer(200, b"1")),
+        "/down": lambda: (answer(503, b"sorry"),),
+        "/lost": lambda: (CLOSE, CLOSE),
+        "/posted": lambda: (CLOSE,),
+        "/refused": lambda: (answer(404, b"no"),),
+    }
+    async with aiohttp.ClientSession(middlewares=[RetryMiddleware()] if kind == "middleware" else []) as session:
+        client = AsyncHTTPClient(faults.url, session=session)
+
+        async def all_kinds_of_calls():
+            for path, script in steps.items():
+                faults.script(path, *script())
+                method = "POST" if path == "/posted" else "GET"
+                with contextlib.suppress(aiohttp.ClientError):
+                    if kind == "client":
+                        await {"GET": client.get_bytes, "POST": client.post}[method](path)
+                    else:
+                        await read(session, faults.url + path, method)
+
+        await all_kinds_of_calls()
+        gc.collect()  # what other tests have left
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await all_kinds_of_calls()
+            await faults.all_but(len(pooled(session)))
+            gc.collect()
+            # asyncio's transports have cycles of their own.
+            frames = [each for each in gc.garbage if isinstance(each, FrameType)]
+            kept = [frame.f_code for frame in frames if frame.f_globals.get("__name__", "").startswith("retrykit")]
+            responses = [each for each in gc.garbage if isinstance(each, aiohttp.ClientResponse)]
+        finally:
+            gc.set_debug(0)
+            gc.enable()
+            gc.garbage.clear()
+    assert not kept
+    assert not responses
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it counts the entries of /proc/self/fd")

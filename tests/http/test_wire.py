@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 
 from retrykit import AsyncHTTPClient, GiveUpError, RetryMiddleware, attempts_of, fetch_bytes, get, post, retry_http
+from retrykit.core import clock
 from tests.faults import CLOSE, GARBAGE, RESET, RESET_AFTER_HEADERS, TRUNCATED, answer, redirect
 
 
@@ -127,6 +128,22 @@ class TestTheFirstLostConnection:
         async with AsyncHTTPClient(faults.url, max_retries=5) as client:
             assert await client.get("/x") == 1
         assert no_waits == [1.0, 0.0, 2.0, 4.0]
+
+    async def test_a_decorrelated_wait_goes_by_the_last_one_that_was_taken(self, faults):
+        class Drawing(clock.SystemClock):
+            """Draws the longest wait, and takes none."""
+
+            draw = staticmethod(lambda: 1 - 2**-53)
+
+            async def sleep(self, seconds):
+                waits.append(round(seconds, 6))
+
+        waits = []
+        faults.script("/x", 503, CLOSE, 503, answer(200, b"1"))
+        with clock.using(Drawing()):
+            async with AsyncHTTPClient(faults.url, max_retries=4, jitter="decorrelated", timeout=None) as client:
+                assert await client.get("/x") == 1
+        assert waits == [3.0, 0.0, 9.0]
 
     async def test_a_request_that_may_not_be_repeated_is_not_followed(self, send, faults, no_waits):
         faults.script("/x", CLOSE, 200)

@@ -35,7 +35,7 @@ import retrykit
 from retrykit import RetryPolicy, log_listener, set_listeners, testing
 from retrykit.cli.get import EXIT_CODES
 from retrykit.core.listeners import get_listeners, logger
-from retrykit.testing import Reply, ScriptedServer, Truncated
+from retrykit.testing import Disconnect, Reply, ScriptedServer, Truncated
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -53,6 +53,8 @@ SCRIPTS: dict[tuple[str, str | None], tuple[testing.Step, ...]] = {
     ("/users", "GET"): (503, [USER]),
     ("/users", "POST"): (503, {"id": 124}),
     ("/orders", "POST"): (504, 504, {"id": 7}),
+    ("/imports", None): (503, {"lines": 2}),
+    ("/restarting", None): (Disconnect(), 503, USER),
     ("/robots.txt", None): (Truncated("User-agent: *"), "User-agent: *"),
     ("/busy", None): (Reply(429, retry_after=7), USER),
     ("/closed", None): (Reply(503, "Back tomorrow.", retry_after=86400),),
@@ -395,6 +397,14 @@ def test_the_client_example() -> None:
         "GET /nobody: 404",
         "POST /users: 504 not_repeatable",
         "GET /closed: 503 retry_after Back tomorrow.",
+    ]
+
+
+def test_the_middleware_example() -> None:
+    assert run_example("middleware.py").splitlines() == [
+        "Ada came after 1 call, 3 attempts and 3 requests",
+        "POST /orders answered 504 after 1 request",
+        "POST /orders answered 200 after 2 requests with 1 key",
     ]
 
 

@@ -130,7 +130,8 @@ def kind_of_error(error: Exception, statuses: frozenset[int], exceptions: tuple[
         return _kind_of_response_error(error, statuses, exceptions)
     if (inner := _wrapped(error)) is not None:
         return kind_of_error(inner, statuses, exceptions)
-    cls = aiohttp.ClientOSError if _is_network_failure(error) else type(error)
+    is_builtin = isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError | TimeoutError)
+    cls = aiohttp.ClientOSError if is_builtin and _is_of_network(error) else type(error)
     kind = kind_of_class(type(error)) or kind_of_class(cls)
     if kind is Kind.PERMANENT or _is_permanent_by_its_text(error):
         return Kind.PERMANENT
@@ -181,9 +182,14 @@ def _kind_of_response_error(
 def _wrapped(error: Exception) -> Exception | None:
     """What an error of aiohttp's merely passes on: an exception of the request's body, or one of TLS."""
     cause = error.__cause__
+    if not isinstance(cause, Exception):
+        return None
     if type(error) is aiohttp.ClientConnectionError and str(error).startswith("Failed to send bytes"):
-        return cause if isinstance(cause, Exception) else None
-    return cause if type(error) is aiohttp.ClientOSError and isinstance(cause, ssl.SSLError) else None
+        return cause
+    if type(error) is aiohttp.ClientOSError:
+        raised_by_body = str(error.strerror).startswith("Can not write request body") and not _is_of_network(cause)
+        return cause if raised_by_body or isinstance(cause, ssl.SSLError) else None
+    return None
 
 
 # What a socket fails with, and a file doesn't.
@@ -197,14 +203,15 @@ _NETWORK_ERRNOS = frozenset(
         errno.ENETUNREACH,
     }
 )
-_CLOSED_WITHIN_TLS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
-def _is_network_failure(error: Exception) -> bool:
-    """Is this an error of the builtin kind by which a network shows that it failed?"""
-    if isinstance(error, aiohttp.ClientError) or not isinstance(error, OSError):
-        return False
-    return isinstance(error, (ConnectionError, *_CLOSED_WITHIN_TLS)) or error.errno in _NETWORK_ERRNOS
+def _is_of_network(error: Exception) -> bool:
+    """Is this how a network shows that it failed?"""
+    if isinstance(
+        error, aiohttp.ClientError | ConnectionError | TimeoutError | ssl.SSLEOFError | ssl.SSLZeroReturnError
+    ):
+        return True
+    return isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS
 
 
 # aiohttp has no classes of their own for these: a session, a connector, a response that was closed on our side, and

@@ -166,9 +166,9 @@ _BECAUSE: dict[Reason, str] = {
     "timeout": "; timeout={timeout} leaves no room for another",
     "retry_after": "; the server asks for a longer wait than max_retry_after={max_retry_after}",
     "not_repeatable": "; the request may have been processed, and is not known to be safe to repeat: if it is, say so"
-    " with idempotent=True, or send an idempotency key with idempotency_key=True",
-    "body": "; a body of type {body} can't be sent again: pass bytes, a file that can be rewound, or a function that"
-    " makes the body anew for each attempt (data=lambda: open(...))",
+    " with idempotent=True, or send an Idempotency-Key header",
+    "body": "; a body of type {body} can't be sent again: pass bytes or a file that can be rewound; the client and the"
+    " helpers also take a function that makes the body anew for each attempt (data=lambda: open(...))",
 }
 
 

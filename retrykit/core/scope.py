@@ -1,6 +1,7 @@
 """What the code inside a call can ask about it, calls inside of calls, and the switch that turns retries off."""
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -115,10 +116,18 @@ def _warn_once(outer: str, inner: str, attempts: int) -> None:
         _reported.add((outer, inner))
         warnings.warn(
             f"{outer} retries {inner}, which had made {attempts} attempts by itself, so that their attempts multiply;"
-            " retry in one place only: take the outer decorator away, or set max_retries=1 on one of them",
+            " retry in one place only: take one of them away, or set max_retries=1 on it",
             StackedRetriesWarning,
-            stacklevel=2,
+            stacklevel=_levels_to_the_caller(),
         )
+
+
+def _levels_to_the_caller() -> int:
+    """How many frames below the warning there is code that is not ours."""
+    levels, frame = 0, sys._getframe(1)  # noqa: SLF001
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("retrykit."):
+        levels, frame = levels + 1, frame.f_back
+    return levels + 1
 
 
 def retries_disabled() -> bool:

@@ -2,12 +2,12 @@
 
 import asyncio
 import inspect
-from collections.abc import Coroutine, Generator, Set
+from collections.abc import Callable, Coroutine, Generator, Set
 from enum import Enum
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
-from aiohttp import ClientResponse, ClientSession, ClientTimeout
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, FormData, JsonPayload
 from aiohttp.typedefs import StrOrURL
 from yarl import URL
 
@@ -231,8 +231,11 @@ class AsyncHTTPClient:
         policy = options.get("policy")
         if isinstance(policy, RetryPolicy) and policy.timeout is None and "timeout" not in options:
             options = {**options, "policy": _with_default_timeout(policy, self._policy.timeout, "the client's")}
-        if isinstance(options.get("data"), dict | list):
+        data = options.get("data")
+        if isinstance(data, dict | list):
             options = _as_json(options)
+        elif callable(data) and not isinstance(data, FormData):
+            options = {**options, "data": _making_json(data, self._opened())}
         fetch, request = for_call(fetch, options, needs_key=self._sends_keys and not is_idempotent(method))
         if self._per_attempt is not None and "timeout" not in options:
             request["timeout"] = self._per_attempt
@@ -302,6 +305,18 @@ def _as_json(options: dict[str, Any]) -> dict[str, Any]:
     if options.get("json") is not None:
         raise ValueError("data= and json= were both given, and a dict or list in data= is sent as JSON; leave one out")
     return {**{name: value for name, value in options.items() if name != "data"}, "json": options["data"]}
+
+
+def _making_json(make: Callable[[], Any], session: ClientSession) -> Callable[[], Any]:
+    """A function that makes a body, of which a dict or list is sent as JSON as well."""
+
+    async def made() -> Any:
+        data = make()
+        if inspect.isawaitable(data):
+            data = await data
+        return JsonPayload(data, dumps=session.json_serialize) if isinstance(data, dict | list) else data
+
+    return made
 
 
 def _refuse_session_options(options: Set[str]) -> None:

@@ -72,14 +72,14 @@ class _Made(Body):
             data = await data
         if data is None or isinstance(data, _ALWAYS_THERE):
             return data
-        payload = keep(_payload_of(data), type(data).__name__)
-        if not isinstance(payload, KeptPayload):
-            return payload
         if data is self._data:
             raise UsageError(
                 f"the function in data= gave the same {type(data).__name__} again, which was sent before; write one"
                 " that makes it anew for each attempt, such as data=lambda: open(path, 'rb')"
             )
+        payload = keep(_payload_of(data), type(data).__name__)
+        if not isinstance(payload, KeptPayload):
+            return payload
         self._data, self._payload = data, payload
         payload.hold()
         return payload

@@ -130,7 +130,8 @@ def _make_repeatable(request: dict[str, Any], *, needs_key: bool) -> None:
     if tracker is not None and not callable(tracker):
         raise TypeError(
             f"upload_tracker={type(tracker).__name__}() follows a single request, and each attempt is one; give a"
-            f" function that makes one for each, such as the class itself: upload_tracker={type(tracker).__name__}"
+            f" function that makes one for each, such as the class itself: upload_tracker={type(tracker).__name__}, or"
+            " one that keeps what it made"
         )
     if (body := body_of(request.get("data"))) is not None:
         request["data"] = body

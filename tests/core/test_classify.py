@@ -210,6 +210,13 @@ def test_what_a_body_raises_is_judged_by_itself():
     assert kind(passed_on(aiohttp.ClientPayloadError("cut"))) is Kind.MAYBE_PROCESSED
     assert kind(passed_on(None)) is Kind.MAYBE_PROCESSED
 
+    def read_by_the_body(cause):
+        return caused(aiohttp.ClientOSError(cause.errno, "Can not write request body for http://localhost/"), cause)
+
+    assert kind(read_by_the_body(FileNotFoundError(2, "absent"))) is None
+    assert kind(read_by_the_body(ConnectionResetError(104, "reset"))) is Kind.MAYBE_PROCESSED
+    assert kind(read_by_the_body(aiohttp.ClientOSError(104, "reset"))) is Kind.MAYBE_PROCESSED
+
 
 @pytest.mark.parametrize(
     ("error", "lost"),
@@ -313,7 +320,7 @@ class TestOverRealSockets:
             yield server.url
 
 
-async def test_a_broken_chunk_that_comes_later_is_a_body_cut_short(faults, no_waits):
+async def test_a_broken_chunk_that_comes_later_ends_with_the_attempt(faults, no_waits):
     async def broken(connection):
         await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         await asyncio.sleep(0.05)

@@ -34,6 +34,7 @@ async def test_one_warning_names_both_places(no_waits, recwarn):
             await far_from_it()
     (text,) = warned(recwarn)
     module = __name__
+    assert [warning.filename for warning in recwarn] == [__file__]
     assert text.startswith(
         f"{module}.far_from_it retries {module}.near_the_request, which had made 2 attempts by itself"
     )

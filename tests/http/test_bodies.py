@@ -10,7 +10,7 @@ import pytest
 from multidict import MultiDict
 
 from retrykit import AsyncHTTPClient, GiveUpError, RetryMiddleware, attempts_of, post
-from tests.faults import CLOSE, SOON, answer, before_body, go_on, raw, redirect
+from tests.faults import CLOSE, SOON, answer, before_body, go_on, head, raw, redirect
 
 CONTENT = bytes(range(256)) * 1024  # more than a chunk, and more than the buffers of a small write
 
@@ -128,7 +128,7 @@ MADE_ANEW = {
     "file": (lambda path: lambda: path.open("rb"), CONTENT),
     "file, opened by a coroutine": (async_open, CONTENT),
     "bytes": (lambda path: lambda: CONTENT, CONTENT),
-    "form": (lambda path: lambda: {"a": "1"}, b"a=1"),
+    "form": (lambda path: lambda: MultiDict(a="1"), b"a=1"),
     "generator": (lambda path: generate, b"one, two"),
     "nothing": (lambda path: lambda: None, b""),
 }
@@ -203,6 +203,37 @@ class TestFiles:
         async with await put("/x", buffer):
             assert not buffer.closed
             assert buffer.tell() == 7
+
+    async def test_a_file_stays_where_it_stood_between_attempts(self, faults, no_waits, path):
+        positions = []
+
+        async def look(event):
+            positions.append(file.tell())
+
+        faults.script("/x", 503, answer(200))
+        file = opened_at_7(path)
+        async with AsyncHTTPClient(faults.url, before_retry=look) as client:
+            await client.put("/x", file)
+        assert positions == [7]
+
+    async def test_a_response_that_comes_early_does_not_cut_the_body(self, faults, tmp_path):
+        async def early(connection):
+            await connection.send(head(200, {"Content-Length": "2"}))
+            await asyncio.sleep(0.05)
+            await connection.read_body()
+            await connection.send(b"ok")
+
+        large = tmp_path / "large.bin"
+        large.write_bytes(os.urandom(20_000_000))
+        faults.script("/x", early)
+        file = large.open("rb")
+        async with AsyncHTTPClient(faults.url) as client, client.request("PUT", "/x", data=file) as response:
+            assert not file.closed
+            assert await response.read() == b"ok"
+        (seen,) = faults.seen("/x")
+        assert seen.complete
+        assert seen.body == large.read_bytes()
+        assert file.closed
 
     async def test_files_of_a_function_are_closed_after_each_attempt(self, faults, no_waits, path):
         made = []
@@ -368,6 +399,36 @@ class TestWhatIsThereOnce:
             with pytest.raises(aiohttp.ClientConnectionError, match="missing"):
                 await client.put("/x", fail)
         assert no_waits == []
+
+    async def test_so_is_one_that_cannot_read_its_source(self, faults, no_waits):
+        async def fail():
+            yield b"one"
+            raise FileNotFoundError(2, "no source")
+
+        faults.script("/x", 200)
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(aiohttp.ClientOSError):
+                await client.put("/x", fail)
+        assert no_waits == []
+
+    async def test_a_function_that_gives_a_dict_sends_json_as_a_dict_does(self, faults, no_waits):
+        async def later():
+            return ["a", 1]
+
+        faults.script("/x", 503, answer(200))
+        async with AsyncHTTPClient(faults.url) as client:
+            await client.put("/x", lambda: {"a": 1})
+            await client.put("/x", later)
+        assert [request.body for request in faults.seen("/x")] == [b'{"a": 1}', b'{"a": 1}', b'["a", 1]']
+        assert {request.headers["Content-Type"] for request in faults.seen("/x")} == {"application/json"}
+
+    async def test_a_function_that_gives_the_same_file_is_told(self, faults, no_waits, path):
+        file = path.open("rb")
+        faults.script("/x", 503, 200)
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(TypeError, match="gave the same BufferedReader again"):
+                await client.put("/x", lambda: file)
+        assert len(faults.seen("/x")) == 1
 
     async def test_a_function_that_raises_is_the_users_own(self, faults, no_waits, tmp_path):
         async with AsyncHTTPClient(faults.url) as client:

@@ -108,7 +108,7 @@ async def test_a_header_of_the_callers_says_the_same(client, faults, no_waits, h
 
 async def test_without_one_a_gateways_failure_ends_the_call(client, faults, no_waits):
     faults.script("/x", 504)
-    with pytest.raises(GiveUpError, match="idempotency_key=True") as raised:
+    with pytest.raises(GiveUpError, match="send an Idempotency-Key header") as raised:
         await client.post("/x", {"id": 1})
     assert raised.value.reason == "not_repeatable"
 

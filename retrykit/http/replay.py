@@ -81,7 +81,6 @@ class _Made(Body):
         if not isinstance(payload, KeptPayload):
             return payload
         self._data, self._payload = data, payload
-        payload.hold()
         return payload
 
     def end_attempt(self) -> None:

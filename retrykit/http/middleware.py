@@ -74,7 +74,7 @@ class RetryMiddleware:
         try:
             return await self._call(request, handler)
         except (ClientOSError, ServerDisconnectedError) as error:
-            if lost_connection(error) and is_idempotent(request.method):
+            if lost_connection(error) and is_idempotent(request.method):  # Others aiohttp would not repeat.
                 _given_up.set(_GivenUp(timer_of(request), request, error))
             raise
         finally:

@@ -98,7 +98,10 @@ class TestWhereTheyAreMissing:
 
         async def with_timer(request, handler):
             request._timer = aiohttp.helpers.TimerNoop()
-            return await handler(request)
+            try:
+                return await handler(request)
+            finally:
+                del request._timer
 
         url = faults.script("/x", CLOSE)
         middlewares = [without_timer, RetryMiddleware(), with_timer]

@@ -22,7 +22,6 @@ from retrykit.http.internals import value_of
 # What aiohttp reads from a file at a time.
 _CHUNK = 64 * 1024
 
-
 _ALWAYS_THERE = (bytes, bytearray, memoryview, str)
 
 

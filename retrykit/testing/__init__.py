@@ -4,15 +4,27 @@
 """
 
 from retrykit.core.scope import disabled
-from retrykit.testing.server import Disconnect, ReceivedRequest, Reply, Reset, ScriptedServer, Step, Truncated
+from retrykit.testing.server import (
+    Disconnect,
+    Raw,
+    ReceivedRequest,
+    Reply,
+    Reset,
+    ScriptedServer,
+    Stall,
+    Step,
+    Truncated,
+)
 from retrykit.testing.waits import no_waits
 
 __all__ = [
     "Disconnect",
+    "Raw",
     "ReceivedRequest",
     "Reply",
     "Reset",
     "ScriptedServer",
+    "Stall",
     "Step",
     "Truncated",
     "disabled",

@@ -6,27 +6,35 @@ import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from datetime import timedelta
+from typing import Any, Literal, Self
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from retrykit.core import checks
+
 # SO_LINGER on, for 0 seconds: closing then sends a reset instead of a goodbye.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _MOST_BODY_BYTES = 1024**3
-# Seconds that an answer under way has when the server stops. (aiohttp takes 0 for no limit.)
-_GRACE = 0.01
+# Seconds for the client to read what was sent: once the connection is reset, it may never see it.
+_BEFORE_RESET = 0.05
+# Turns of the loop in which all that was under way on a connection ends with it: it takes 3.
+_TURNS_TO_END = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedRequest:
-    """A request as the server got it."""
+    """A request as the server got it.
+
+    Its `repr` shows method and path only: query, headers and body may be secret.
+    """
 
     method: str
     path: str
-    query: Mapping[str, str]
-    headers: CIMultiDictProxy[str]
-    body: bytes
+    query: Mapping[str, str] = field(repr=False)
+    headers: CIMultiDictProxy[str] = field(repr=False)
+    body: bytes = field(repr=False)
 
     def json(self) -> Any:
         """The body, parsed."""
@@ -42,25 +50,33 @@ class Reply:
         body: A `dict` or `list` goes as JSON, `str` as UTF-8 text. Default: empty.
         headers: Further headers.
         retry_after: The value of a Retry-After header: seconds, or an HTTP-date.
-        delay: Seconds of real time before the answer begins.
+        delay: Seconds of real time (or a `timedelta`) before the answer begins. Default: 0.
+        body_delay: Seconds of real time (or a `timedelta`) between the headers and the body. Default: 0.
     """
 
     status: int = 200
     body: bytes | str | dict[str, Any] | list[Any] = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     retry_after: float | str | None = None
-    delay: float = 0.0
+    delay: float | timedelta = 0.0
+    body_delay: float | timedelta = 0.0
 
     def __post_init__(self) -> None:
         if self.status not in range(100, 600):
             raise ValueError(f"{self.status!r} is no HTTP status; write one from 100 to 599")
+        checks.seconds("delay", self.delay)
+        checks.seconds("body_delay", self.body_delay)
 
-    async def play(self, _request: web.BaseRequest) -> web.StreamResponse:
+    async def play(self, request: web.BaseRequest) -> web.StreamResponse:
         """Send it."""
-        await asyncio.sleep(self.delay)
+        await asyncio.sleep(checks.seconds("delay", self.delay))
         response = web.Response(status=self.status, body=_encoded(self.body), headers=_headers(self.body, self.headers))
         if self.retry_after is not None:
             response.headers["Retry-After"] = str(self.retry_after)
+        if self.body_delay:
+            await response.prepare(request)
+            request.writer.send_headers()
+            await asyncio.sleep(checks.seconds("body_delay", self.body_delay))
         return response
 
 
@@ -90,13 +106,51 @@ class Truncated:
 
 
 @dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes that are sent as they are, for answers that no HTTP server would give.
+
+    Args:
+        data: All of the answer, from its status line on.
+        after: What becomes of the connection then. Default: `"close"`. With `"reset"`, it is reset (TCP RST); with
+            `"stall"`, it stays open and nothing more comes, until the client goes away or the server stops.
+    """
+
+    data: bytes
+    after: Literal["close", "reset", "stall"] = "close"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, bytes):
+            raise TypeError(f"{self.data!r} is not bytes, and Raw sends bytes as they are; write Raw(b'...')")
+        checks.one_of(("close", "reset", "stall"), "after", self.after)
+
+    async def play(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Send it."""
+        assert request.transport is not None
+        request.transport.write(self.data)
+        if self.after == "stall":
+            return await _nothing()
+        if self.after == "reset":
+            await asyncio.sleep(_BEFORE_RESET)
+            return _reset(request)
+        return _close(request)
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """No answer comes: the connection stays open until the client goes away or the server stops."""
+
+    async def play(self, _request: web.BaseRequest) -> web.StreamResponse:
+        """Do it."""
+        return await _nothing()
+
+
+@dataclass(frozen=True, slots=True)
 class Disconnect:
     """The connection is closed without an answer."""
 
     async def play(self, request: web.BaseRequest) -> web.StreamResponse:
         """Do it."""
-        _close(request)
-        return web.Response()
+        return _close(request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +159,11 @@ class Reset:
 
     async def play(self, request: web.BaseRequest) -> web.StreamResponse:
         """Do it."""
-        assert request.transport is not None
-        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        request.transport.abort()
-        return web.Response()
+        return _reset(request)
 
 
-Step = Reply | Truncated | Disconnect | Reset | int | str | bytes | dict[str, Any] | list[Any]
-_Played = Reply | Truncated | Disconnect | Reset
+_Played = Reply | Truncated | Raw | Disconnect | Reset | Stall
+Step = _Played | int | str | bytes | dict[str, Any] | list[Any]
 
 
 class ScriptedServer:
@@ -151,7 +202,7 @@ class ScriptedServer:
         Args:
             path: The path, without query.
             *steps: A status, a body (`dict` and `list` go as JSON, also a list of numbers; `str`; `bytes`), a `Reply`,
-                or a failure: `Reset()`, `Disconnect()`, `Truncated(body)`.
+                or a failure: `Disconnect()`, `Reset()`, `Stall()`, `Truncated(body)`, `Raw(data)`.
             method: Only requests by this method. Default: all that have no script of their own.
 
         Raises:
@@ -169,7 +220,10 @@ class ScriptedServer:
         return [request for request in self._requests if path is None or request.path == path]
 
     async def __aenter__(self) -> Self:
-        self._server = web.Server(self._answer, request_factory=self._request, access_log=None)
+        # With handler_cancellation, an answer under way ends when its connection does.
+        self._server = web.Server(
+            self._answer, request_factory=self._request, access_log=None, handler_cancellation=True
+        )
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._connected, "127.0.0.1", 0)
         return self
@@ -177,9 +231,11 @@ class ScriptedServer:
     async def __aexit__(self, *_: object) -> None:
         assert self._listener is not None
         self._listener.close()
-        self._server.pre_shutdown()
-        await self._server.shutdown(_GRACE)
-        await self._listener.wait_closed()
+        await asyncio.sleep(0)  # A connection that was just accepted is known one turn later.
+        for transport in filter(None, [connection.transport for connection in self._server.connections]):
+            transport.abort()  # To close it would wait for a client that doesn't read.
+        for _turn in range(_TURNS_TO_END):
+            await asyncio.sleep(0)
 
     def _connected(self) -> asyncio.Protocol:
         self._connections += 1
@@ -204,15 +260,15 @@ class ScriptedServer:
 
 
 def _step(step: Step) -> _Played:
-    if isinstance(step, Reply | Truncated | Disconnect | Reset):
+    if isinstance(step, _Played):
         return step
     if isinstance(step, int) and not isinstance(step, bool):
         return Reply(step)
     if isinstance(step, str | bytes | dict | list):
         return Reply(body=step)
     raise TypeError(
-        f"{step!r} is no step of a script; write a status, a body (dict, list, str or bytes), Reply(...), Reset(),"
-        " Disconnect() or Truncated(...)"
+        f"{step!r} is no step of a script; write a status, a body (dict, list, str or bytes), Reply(...),"
+        " Truncated(...), Raw(...), Disconnect(), Reset() or Stall()"
     )
 
 
@@ -232,6 +288,20 @@ def _headers(body: object, headers: Mapping[str, str]) -> CIMultiDict[str]:
     return made
 
 
-def _close(request: web.BaseRequest) -> None:
+def _close(request: web.BaseRequest) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.close()
+    return web.Response()  # It goes nowhere.
+
+
+def _reset(request: web.BaseRequest) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    request.transport.abort()
+    return web.Response()
+
+
+async def _nothing() -> web.StreamResponse:
+    """Wait to be cancelled, as an answer is when its connection ends."""
+    never: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
+    return await never

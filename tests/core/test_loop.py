@@ -618,7 +618,7 @@ class TestTime:
         scripted_server.script("/slow", Reply(503, delay=0.1))
         with pytest.raises(GiveUpError, match=r"gave up after 1 attempt in 0.0 s or more: 503"):
             await retry_http(max_retries=1)(fetch)("/slow")
-        with pytest.raises(GiveUpError, match=r"gave up after 1 attempt in 0.1 s: 503"):
+        with pytest.raises(GiveUpError, match=r"gave up after 1 attempt in 0\.[1-9] s: 503"):
             await retry_http(max_retries=1, timeout=10)(fetch)("/slow")
 
     async def test_elapsed_counts_from_the_start_where_time_is_limited(self, fetch, scripted_server, events):

@@ -1,6 +1,7 @@
 """no_waits, disabled, and the same as fixtures."""
 
 import asyncio
+import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -46,7 +47,7 @@ async def test_calls_side_by_side_dont_use_up_one_anothers_time():
     with no_waits() as waits:
         results = await asyncio.gather(*(patient() for _ in range(50)), return_exceptions=True)
     assert sorted(waits) == [1.0] * 50 + [2.0] * 50
-    assert all("after 3 attempts in 3.0 s" in error.__notes__[0] for error in results)
+    assert all(re.search(r"after 3 attempts in 3\.\d s", error.__notes__[0]) for error in results)
 
 
 async def test_the_time_of_day_moves_along(scripted_server):

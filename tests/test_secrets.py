@@ -6,10 +6,11 @@ import warnings
 
 import aiohttp
 import pytest
+from yarl import URL
 
 import retrykit
 from retrykit import AsyncHTTPClient, RetryMiddleware, RetryPolicy, attempts_of, fetch_json, post, retry_http
-from retrykit.core.events import history_of
+from retrykit.core.events import Request, history_of
 from retrykit.testing import ReceivedRequest
 from tests.faults import CLOSE, GARBAGE, RESET, STALL, TRUNCATED, answer, redirect
 
@@ -160,3 +161,13 @@ def test_the_objects_that_hold_secrets_do_not_show_them():
     )
     for thing in (policy, client, request, RetryMiddleware(policy)):
         assert SECRET not in repr(thing) + str(thing)
+
+
+async def test_a_server_cannot_forge_a_line_of_the_log(faults, no_waits, said):
+    url = faults.script("/x", redirect("/next\u2028\x85forged", 302))
+    async with aiohttp.ClientSession(middlewares=[RetryMiddleware()], requote_redirect_url=False) as session:
+        with pytest.raises(Exception):  # noqa: B017, PT011
+            async with session.get(url) as response:
+                response.raise_for_status()
+    assert all(event.path is None or event.path.isprintable() for event in said.events)
+    assert Request.to("GET", URL("http://localhost/a\u2028b", encoded=True)).path == "/a%E2%80%A8b"

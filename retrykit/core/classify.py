@@ -7,7 +7,10 @@ the kinds: a certificate error is also a `ClientOSError`, a fingerprint mismatch
 import errno
 import socket
 import ssl
+from collections.abc import Iterator
 from enum import Enum
+from traceback import walk_tb
+from types import FrameType
 
 import aiohttp
 import tenacity
@@ -129,9 +132,9 @@ def kind_of_error(error: Exception, statuses: frozenset[int], exceptions: tuple[
     if isinstance(error, aiohttp.ClientResponseError):
         return _kind_of_response_error(error, statuses, exceptions)
     if (inner := _wrapped(error)) is not None:
-        return kind_of_error(inner, statuses, exceptions)
-    is_builtin = isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError | TimeoutError)
-    cls = aiohttp.ClientOSError if is_builtin and _is_of_network(error) else type(error)
+        kind = kind_of_error(inner, statuses, exceptions)
+        return Kind.MAYBE_PROCESSED if kind is Kind.UNSENT else kind  # What raised it was a request of its own.
+    cls = _class_as_aiohttps(error)
     kind = kind_of_class(type(error)) or kind_of_class(cls)
     if kind is Kind.PERMANENT or _is_permanent_by_its_text(error):
         return Kind.PERMANENT
@@ -148,19 +151,34 @@ def lost_connection(error: Exception | None) -> bool:
     )
 
 
-def answered_by_redirect(error: Exception) -> bool:
-    """Was the request that this error ended answered by a redirect before, so that it may have been processed?
+def was_taken_up(error: Exception) -> bool:
+    """Did the request that this error ended reach a server before, so that it may have been processed?
 
-    aiohttp tells it of a response only (`history`); of an error it is known to the frames that raised it. Where they
-    have other names one day, nothing is known: the version matrix of the tests fails then.
+    It was answered by a redirect, of which aiohttp tells with a response only (`history`); or it was its body that
+    failed, while it was sent. Of an error, both is known to the frames that raised it. Where they have other names one
+    day, nothing is known: the version matrix of the tests fails then.
     """
-    step = error.__traceback__
-    while step is not None:
-        frame = step.tb_frame
-        if frame.f_code.co_name == "_request" and frame.f_globals.get("__name__") == "aiohttp.client":
-            return bool(frame.f_locals.get("history"))
-        step = step.tb_next
-    return bool(getattr(error, "history", ()))
+    if getattr(error, "history", ()):
+        return True
+    for name, frame in _frames_of_aiohttp(error):
+        if name == "write_bytes" or (name == "_request" and frame.f_locals.get("history")):
+            return True
+    return False
+
+
+def response_behind(error: Exception) -> object | None:
+    """The response whose `raise_for_status()` raised this error."""
+    for name, frame in _frames_of_aiohttp(error):
+        if name == "raise_for_status":
+            return frame.f_locals.get("self")
+    return None
+
+
+def _frames_of_aiohttp(error: Exception) -> Iterator[tuple[str, FrameType]]:
+    """The frames of aiohttp that an error came through, with their names."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").startswith("aiohttp."):
+            yield frame.f_code.co_name, frame
 
 
 def _kind_of_response_error(
@@ -170,13 +188,30 @@ def _kind_of_response_error(
     if isinstance(error.__cause__, http_exceptions.HttpProcessingError):
         return Kind.PERMANENT
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return Kind.UNSENT if error.status in _PROXY_MAY_RECOVER else Kind.PERMANENT
+        if error.status not in _PROXY_MAY_RECOVER:
+            return Kind.PERMANENT
+        return Kind.UNSENT if error.status in statuses or isinstance(error, _special(exceptions)) else None
     if kind_of_class(type(error)) is Kind.PERMANENT:
         return Kind.PERMANENT
-    # Its subclasses can be named (a ContentTypeError has status 200); the class itself would be every status there is.
-    special = {name for name in exceptions if issubclass(name, aiohttp.ClientResponseError)}
-    named = isinstance(error, tuple(special - {aiohttp.ClientResponseError}))
+    named = isinstance(error, _special(exceptions))
     return kind_of_status(error.status) if named or error.status in statuses else None
+
+
+def _special(exceptions: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
+    """The subclasses of `ClientResponseError` that are named (a ContentTypeError has status 200).
+
+    The class itself would be every status there is.
+    """
+    responses = {name for name in exceptions if issubclass(name, aiohttp.ClientResponseError)}
+    return tuple(responses - {aiohttp.ClientResponseError})
+
+
+def _class_as_aiohttps(error: Exception) -> type[Exception]:
+    """The class of an error, or that which aiohttp would have made of it."""
+    if isinstance(error, http_exceptions.PayloadEncodingError):  # aiohttp's parser in Python raises it as it is.
+        return aiohttp.ClientPayloadError
+    is_builtin = isinstance(error, OSError) and not isinstance(error, aiohttp.ClientError | TimeoutError)
+    return aiohttp.ClientOSError if is_builtin and _is_of_network(error) else type(error)
 
 
 def _wrapped(error: Exception) -> Exception | None:

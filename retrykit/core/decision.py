@@ -13,7 +13,7 @@ from aiohttp import ClientResponse, ClientResponseError, RequestInfo, hdrs
 from multidict import CIMultiDict, MultiMapping
 
 from retrykit.core import backoff, retry_after
-from retrykit.core.classify import Kind, answered_by_redirect, kind_of_error, kind_of_status, lost_connection
+from retrykit.core.classify import Kind, kind_of_error, kind_of_status, lost_connection, was_taken_up
 from retrykit.core.errors import TryAgain
 from retrykit.core.events import Reason, Request
 from retrykit.core.policy import RetryPolicy
@@ -58,10 +58,10 @@ class Outcome(NamedTuple):
         return _request_of(source.request_info) if source is not None else None
 
     @property
-    def redirected(self) -> bool:
-        """Was the request answered by a redirect, so that whatever came then, it may have been processed?"""
+    def taken_up(self) -> bool:
+        """Did the request reach a server before, so that it may have been processed, whatever came then?"""
         if self.error is not None:
-            return answered_by_redirect(self.error)
+            return was_taken_up(self.error) and not isinstance(self.error, tenacity.TryAgain)
         return isinstance(self.result, ClientResponse) and bool(self.result.history)
 
     @property
@@ -142,7 +142,7 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
         return GiveUp("attempts")
     if not call.sendable:
         return GiveUp("body")
-    if not call.repeatable and (kind is Kind.MAYBE_PROCESSED or _was_taken_up(outcome)):
+    if not call.repeatable and (kind is Kind.MAYBE_PROCESSED or outcome.taken_up):
         return GiveUp("not_repeatable")
     if call.holds_back and not call.repeated_at_once and lost_connection(outcome.error):
         return Retry(0.0, at_once=True) if _is_in_time(0.0, call, policy) else GiveUp("timeout")
@@ -155,11 +155,6 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
 
 def _is_in_time(delay: float, call: Call, policy: RetryPolicy) -> bool:
     return policy.timeout is None or call.elapsed + delay < policy.timeout
-
-
-def _was_taken_up(outcome: Outcome) -> bool:
-    """Did a hop of the request reach a server, whatever became of the next one?"""
-    return outcome.redirected and not isinstance(outcome.error, tenacity.TryAgain)
 
 
 def _ran_out_of_time(outcome: Outcome, call: Call, policy: RetryPolicy) -> bool:

@@ -134,6 +134,8 @@ def decorate(
     describe: Describe | None = None,
     *,
     returns_response: bool = False,
+    holds_back: bool = False,
+    is_over: Callable[..., bool] | None = None,
 ) -> Retried[P, R]:
     """`fn` under a policy; the other arguments are those of a `Plan`."""
     if isinstance(fn, staticmethod | classmethod):
@@ -141,12 +143,15 @@ def decorate(
     _refuse_unawaitable(fn)
     name = name or _name_of(fn)
     one_attempt: Callable[P, Awaitable[R]] = fn if inspect.iscoroutinefunction(fn) else _awaited(fn, name)
-    call = functools.wraps(fn)(retrying(one_attempt, Plan(one_attempt, policy, name, describe, returns_response)))
+    plan = Plan(one_attempt, policy, name, describe, returns_response, holds_back, is_over)
+    call = functools.wraps(fn)(retrying(one_attempt, plan))
     own_policy = policy
 
     def retry_with(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> Retried[P, R]:
         changed = policy_of(own_policy if policy is None else policy, options)
-        return decorate(fn, changed, name, describe, returns_response=returns_response)
+        return decorate(
+            fn, changed, name, describe, returns_response=returns_response, holds_back=holds_back, is_over=is_over
+        )
 
     vars(call).update(policy=policy, retry_with=retry_with)
     return cast(Retried[P, R], call)

@@ -1,6 +1,7 @@
 """Drain or release a response nobody will read, so that its connection serves the next attempt."""
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from retrykit.core import clock
 
@@ -33,7 +34,7 @@ async def drain(response: aiohttp.ClientResponse, seconds: float | None = None) 
                 body = (await response.read())[:MOST_BYTES]
             while len(body) < MOST_BYTES and (chunk := await content.read(MOST_BYTES - len(body))):
                 body += chunk
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError):
         pass  # the start of a body is enough, and the connection is not
     finally:
         response.close()  # Where the body has ended, its connection is back in the pool already.

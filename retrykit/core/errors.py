@@ -8,7 +8,7 @@ tenacity.TryAgain
 └── TryAgain                   raised by a wrapped coroutine that wants another attempt
 
 TypeError
-└── UsageError                 what was decorated can't work (not public: it is no error to be caught)
+└── UsageError                 what was decorated, or a body, can't work (not public: it is no error to be caught)
 
 UserWarning
 └── StackedRetriesWarning      a retried call inside of a retried call
@@ -24,7 +24,7 @@ from aiohttp import ClientResponse, ClientResponseError, RequestInfo
 from multidict import MultiMapping
 from yarl import URL
 
-from retrykit.core.events import Attempt, Reason, in_seconds, origin_of
+from retrykit.core.events import Attempt, Reason, in_seconds, origin_of, pass_on_history
 
 _NOTE = "_retrykit_note"
 
@@ -55,7 +55,7 @@ class ResponseError(ClientResponseError):
     @classmethod
     def of(cls, response: ClientResponse, body: bytes) -> Self:
         """The error that this response is."""
-        return cls(
+        error = cls(
             response.request_info,
             response.history,
             status=response.status,
@@ -63,6 +63,8 @@ class ResponseError(ClientResponseError):
             headers=response.headers,
             body=body,
         )
+        pass_on_history(response, error)
+        return error
 
     def __str__(self) -> str:
         url: URL | None = getattr(self.request_info, "real_url", None)
@@ -130,7 +132,7 @@ class TryAgain(tenacity.TryAgain):
 
 
 class UsageError(TypeError):
-    """What was decorated can't work. It is never retried, whatever a policy names."""
+    """What was decorated can't work, or a body can't be sent. It is never retried, whatever a policy names."""
 
 
 class StackedRetriesWarning(UserWarning):

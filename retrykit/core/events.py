@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
+from urllib.parse import quote
 
 from aiohttp import ClientResponse
 from yarl import URL
@@ -42,7 +43,9 @@ class Request(NamedTuple):
     @classmethod
     def to(cls, method: str, url: URL) -> "Request":
         """The request that goes by `method` to `url`."""
-        return cls(method, origin_of(url), url.raw_path)  # not decoded: what is decoded could forge lines of a log
+        # Not decoded: what is decoded could forge lines of a log. So could a path that a server has sent undecoded.
+        path = "".join(char if char.isprintable() else quote(char) for char in url.raw_path)
+        return cls(method, origin_of(url), path)
 
 
 def origin_of(url: URL) -> str | None:
@@ -141,14 +144,22 @@ class History(NamedTuple):
     attempts: tuple[Attempt, ...]
     place: str
     """The name of what was called."""
+    gave_up: bool
+    """Could its last attempt have been retried?"""
     ended: int
     """Grows with each call that leaves a history."""
 
 
-def remember(outcome: object, attempts: tuple[Attempt, ...], place: str) -> None:
+def remember(outcome: object, attempts: tuple[Attempt, ...], place: str, *, gave_up: bool) -> None:
     """Let `attempts_of(outcome)` be these. Only exceptions and responses are marked; a value is the caller's own."""
     if isinstance(outcome, _REMEMBERING):
-        vars(outcome)[_HISTORY] = History(attempts, place, next(_ended_calls))
+        vars(outcome)[_HISTORY] = History(attempts, place, gave_up, next(_ended_calls))
+
+
+def pass_on_history(response: object, error: BaseException) -> None:
+    """Let an error remember what the response did that it is made from."""
+    if (history := history_of(response)) is not None:
+        vars(error)[_HISTORY] = history
 
 
 def history_of(outcome: object) -> History | None:

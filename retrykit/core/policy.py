@@ -120,13 +120,13 @@ class RetryPolicy:
 
     on_give_up: OnGiveUp | None = None
     """`"raise"`: a response that was given up on is raised as `GiveUpError`. `"return"`: it is returned, open and
-    unread. Default: `"return"` in `AsyncHTTPClient.request`, which stands where aiohttp itself would hand over a
-    response, and `"raise"` everywhere else."""
+    unread. Default: `"return"` in `AsyncHTTPClient.request` and `RetryMiddleware`, which stand where aiohttp itself
+    would hand over a response, and `"raise"` everywhere else."""
 
     idempotent: bool | None = None
     """May the server process the request twice? Default: for a decorated coroutine yes, that is what decorating it
-    says; for a request whose method can be seen (client and helpers) only where RFC 9110 §9.2.2 says so, or where it
-    carries an `Idempotency-Key`. A request that may not be repeated is still sent again when it was never taken up."""
+    says; for a request whose method can be seen (client, helpers, middleware) only where RFC 9110 §9.2.2 says so, or
+    where it carries an `Idempotency-Key`. Any is sent again when it was never taken up."""
 
     def __init__(self, **options: Unpack[RetryOptions]) -> None:
         for name, value in {**_DEFAULTS, **_checked(options)}.items():

@@ -10,7 +10,7 @@ from aiohttp import ClientResponse
 
 from retrykit.core import clock, errors, listeners, scope
 from retrykit.core.checks import name_of, shown_type
-from retrykit.core.decision import Accept, Call, Decision, GiveUp, Outcome, Retry, can_be_retried, decide
+from retrykit.core.decision import ACCEPT, Accept, Call, Decision, GiveUp, Outcome, Retry, can_be_retried, decide
 from retrykit.core.discard import MOST_SECONDS, drain
 from retrykit.core.errors import GiveUpError, ResponseError
 from retrykit.core.events import Attempt, FailedAttempt, Reason, Request, RetryEvent, calls_ended, remember
@@ -35,10 +35,11 @@ class Plan(NamedTuple):
     returns_response: bool = False
     """What happens to a response that was given up on, where the policy's `on_give_up` does not say."""
 
-    @property
-    def holds_back(self) -> bool:
-        """Is this a request that retrykit sends itself, without aiohttp's own repeat?"""
-        return self.describe is not None
+    holds_back: bool = False
+    """Is this a request whose repeat by aiohttp is held back?"""
+    is_over: Callable[..., bool] | None = None
+    """Tells, from the arguments of the call, whether a time has passed that something else has set for all of it; asked
+    where an attempt ended in a `TimeoutError`, and after what an attempt has left was drained."""
 
     @property
     def place(self) -> str:
@@ -153,7 +154,7 @@ class Run:
         """Take in a result that needs no judging."""
         if self._attempts:
             self._record(Outcome(result), clock.now() - self._started, None)
-            remember(result, self._attempts, self._plan.place)
+            self._remember(result, gave_up=False)
 
     async def ends_with_result(self, result: object) -> bool:
         """Is this result what the caller gets? If not, it has been disposed of, and another attempt follows.
@@ -171,12 +172,16 @@ class Run:
         if isinstance(decision, Retry):
             if response is not None:
                 await drain(response, self._time_to_spare(decision.delay))
+                if self._is_over():
+                    error = TimeoutError()
+                    self._mark(error, None)
+                    raise error
             return False
         if isinstance(decision, GiveUp) and response is not None and not self._hands_back_responses():
             body = await drain(response, self._time_left())
             raise self._give_up_error(ResponseError.of(response, body), decision.reason)
         if isinstance(decision, GiveUp) or len(self._attempts) > 1:
-            remember(result, self._attempts, self._plan.place)
+            self._remember(result, gave_up=isinstance(decision, GiveUp))
         return True
 
     # --- how it goes about it -------------------------------------------------------------------------------------
@@ -184,7 +189,8 @@ class Run:
     def _judge(self, outcome: Outcome) -> Decision:
         policy = self._policy.replace(max_retries=1) if scope.retries_disabled() else self._policy
         elapsed = clock.now() - self._started
-        decision = self._decide(outcome, elapsed, policy)
+        over = isinstance(outcome.error, TimeoutError) and self._is_over()
+        decision = ACCEPT if over else self._decide(outcome, elapsed, policy)
         self._warn_if_stacked(outcome)
         if isinstance(decision, Retry):
             self._take(decision)
@@ -309,12 +315,18 @@ class Run:
         where = f" ({request.method} {request.origin or ''}{request.path})" if request and request.path else ""
         errors.note(error, self._summary(reason) + where)
         if not isinstance(error, GiveUpError):  # It tells of the call inside that gave up.
-            remember(error, self._attempts, self._plan.place)
+            self._remember(error, gave_up=reason is not None)
 
     def _give_up_error(self, error: ResponseError, reason: Reason) -> GiveUpError:
         made = GiveUpError.after(error, reason, self._attempts, self._summary(reason))
-        remember(made, self._attempts, self._plan.place)
+        self._remember(made, gave_up=True)
         return made
+
+    def _remember(self, outcome: object, *, gave_up: bool) -> None:
+        remember(outcome, self._attempts, self._plan.place, gave_up=gave_up)
+
+    def _is_over(self) -> bool:
+        return self._plan.is_over is not None and self._plan.is_over(*self._args, **self._kwargs)
 
     def _summary(self, reason: Reason | None) -> str:
         policy = self._policy

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 from retrykit.core import clock
+from retrykit.core.classify import response_behind
 from retrykit.core.errors import StackedRetriesWarning
 from retrykit.core.events import history_of
 
@@ -104,8 +105,8 @@ def warn_of_stacked_retries(outer: str, outcome: object, calls_before: int) -> N
     """
     cause: object = outcome
     for _ in range(_MOST_CAUSES):
-        history = history_of(cause)
-        if history is not None and len(history.attempts) > 1 and history.ended > calls_before:
+        history = history_of(cause) or (history_of(response_behind(cause)) if isinstance(cause, Exception) else None)
+        if history is not None and history.gave_up and len(history.attempts) > 1 and history.ended > calls_before:
             _warn_once(outer, history.place, len(history.attempts))
             return
         cause = getattr(cause, "__cause__", None) or getattr(cause, "__context__", None)
@@ -123,9 +124,9 @@ def _warn_once(outer: str, inner: str, attempts: int) -> None:
 
 
 def _levels_to_the_caller() -> int:
-    """How many frames below the warning there is code that is not ours."""
+    """How many frames below the warning there is code that is neither ours nor aiohttp's."""
     levels, frame = 0, sys._getframe(1)  # noqa: SLF001
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("retrykit."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("retrykit.", "aiohttp.")):
         levels, frame = levels + 1, frame.f_back
     return levels + 1
 

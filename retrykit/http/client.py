@@ -7,7 +7,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, FormData, JsonPayload
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, JsonPayload
 from aiohttp.typedefs import StrOrURL
 from yarl import URL
 
@@ -15,6 +15,7 @@ from retrykit.core.decorator import Retried, decorate, policy_of
 from retrykit.core.events import Request
 from retrykit.core.policy import FurtherOptions, RetryPolicy, Seconds
 from retrykit.http.address import checked_base, join
+from retrykit.http.replay import is_function
 from retrykit.http.send import (
     CallOptions,
     Read,
@@ -119,8 +120,8 @@ class AsyncHTTPClient:
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
         name = type(self).__name__
-        self._fetch = decorate(fetch, self._policy, name, _describe)
-        self._send = decorate(send, self._policy, name, _describe, returns_response=True)
+        self._fetch = decorate(fetch, self._policy, name, _describe, holds_back=True)
+        self._send = decorate(send, self._policy, name, _describe, holds_back=True, returns_response=True)
 
     @property
     def base_url(self) -> URL:
@@ -234,7 +235,7 @@ class AsyncHTTPClient:
         data = options.get("data")
         if isinstance(data, dict | list):
             options = _as_json(options)
-        elif callable(data) and not isinstance(data, FormData):
+        elif is_function(data):
             options = {**options, "data": _making_json(data, self._opened())}
         fetch, request = for_call(fetch, options, needs_key=self._sends_keys and not is_idempotent(method))
         if self._per_attempt is not None and "timeout" not in options:

@@ -22,7 +22,7 @@ def _helper(describe: Describe) -> Callable[[Callable[P, Awaitable[R]]], Retried
     """Decorate a helper with the default policy."""
 
     def decorator(fn: Callable[P, Awaitable[R]]) -> Retried[P, R]:
-        return _taking_options(decorate(fn, RetryPolicy(), describe=describe))
+        return _taking_options(decorate(fn, RetryPolicy(), describe=describe, holds_back=True))
 
     return decorator
 

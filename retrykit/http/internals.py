@@ -23,12 +23,37 @@ def timer_of(request: ClientRequest) -> object | None:
     return timer
 
 
+def has_timed_out(request: ClientRequest) -> bool:
+    """Has the total time passed that a call of a session's has for all of its requests?"""
+    timer: Any = timer_of(request)
+    try:
+        timer.assert_timeout()
+    except TimeoutError:
+        return True
+    except AttributeError:
+        pass
+    return False
+
+
+def start_of(payload: Payload) -> int | None:
+    """Where a file stood before somebody read it by its payload; `None` where nobody has."""
+    return getattr(payload, "_start_position", None)
+
+
 def value_of(payload: Payload) -> Any:
     """What a payload was made from; `None` where it can't be seen."""
     return getattr(payload, "_value", None)
 
 
-def put_body(request: ClientRequest, body: Payload) -> None:
+def body_in(request: ClientRequest) -> Any:
+    """The body of a request, or what aiohttp has in the place of none."""
+    return getattr(request, _body_of(request))
+
+
+def put_body(request: ClientRequest, body: Any) -> None:
     """Give a request another body of the same length and type, and leave the present one open."""
-    name = "_body" if hasattr(type(request), "_body") else "body"  # In aiohttp 3.12.0, it is a plain attribute.
-    setattr(request, name, body)
+    setattr(request, _body_of(request), body)
+
+
+def _body_of(request: ClientRequest) -> str:
+    return "_body" if hasattr(type(request), "_body") else "body"  # In aiohttp 3.12.0, it is a plain attribute.

@@ -1,6 +1,6 @@
 """RetryMiddleware: retries within a session, for `aiohttp.ClientSession(middlewares=[...])`."""
 
-from contextvars import ContextVar
+import copy
 from typing import NamedTuple, Unpack
 
 from aiohttp import (
@@ -18,7 +18,7 @@ from retrykit.core.classify import lost_connection
 from retrykit.core.decorator import decorate, policy_of
 from retrykit.core.events import Request
 from retrykit.core.policy import RetryOptions, RetryPolicy
-from retrykit.http.internals import put_body, timer_of, value_of
+from retrykit.http.internals import body_in, has_timed_out, put_body, timer_of, value_of
 from retrykit.http.replay import KeptPayload, keep
 from retrykit.http.send import is_idempotent, is_repeatable
 
@@ -54,7 +54,16 @@ class RetryMiddleware:
 
     def __init__(self, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> None:
         self._policy = policy_of(policy, options)
-        self._call = decorate(_attempt, self._policy, type(self).__name__, _describe, returns_response=True)
+        self._call = decorate(
+            _attempt,
+            self._policy,
+            type(self).__name__,
+            _describe,
+            returns_response=True,
+            holds_back=True,
+            is_over=_is_over,
+        )
+        self._given_up: dict[int, _GivenUp] = {}
 
     @property
     def policy(self) -> RetryPolicy:
@@ -63,31 +72,88 @@ class RetryMiddleware:
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """What aiohttp calls."""
-        if (ended_by := _given_up_before(request)) is not None:
+        if self._given_up and (ended_by := self._given_up_before(request)) is not None:
             try:
                 raise ended_by
             finally:
                 del ended_by  # Its traceback leads back here.
         if hdrs.UPGRADE in request.headers:  # A WebSocket is no response that could be sent for again.
             return await handler(request)
-        body = _held_body(request)
+        original = _Original(request)
         try:
-            return await self._call(request, handler)
-        except (ClientOSError, ServerDisconnectedError) as error:
-            if lost_connection(error) and is_idempotent(request.method):  # Others aiohttp would not repeat.
-                _given_up.set(_GivenUp(timer_of(request), request, error))
+            return await self._call(request, handler, original)
+        except (ClientOSError, ServerDisconnectedError) as lost:
+            if lost_connection(lost) and is_idempotent(request.method):
+                self._keep_for_the_repeat(request, lost)
             raise
         finally:
-            if body is not None:
-                body.hand_back()
+            await original.hand_back()
+
+    def _keep_for_the_repeat(self, request: ClientRequest, error: Exception) -> None:
+        """Remember what a request was given up on with, since aiohttp may repeat it."""
+        timer = timer_of(request)
+        while len(self._given_up) >= _MOST_GIVEN_UP:
+            del self._given_up[next(iter(self._given_up))]
+        self._given_up[id(timer)] = _GivenUp(timer, id(request), _without_traceback(error))
+
+    def _given_up_before(self, request: ClientRequest) -> Exception | None:
+        """Is this aiohttp's own repeat of a request? What that was given up on with ends it, before it is sent.
+
+        It is another request of the same call of the session's. (Where a middleware around us sends the same request
+        again, that is its business.)
+        """
+        timer = timer_of(request)
+        last = self._given_up.pop(id(timer), None)
+        return last.error if last is not None and timer is not None and last.request != id(request) else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._policy}>"
 
 
-async def _attempt(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    if hdrs.EXPECT in request.headers:
-        request.update_expect_continue()  # An answer that is waited for in vain can't be waited for again.
+class _Original:
+    """A request as it came: what middlewares that come after us do to it, they do in each attempt anew."""
+
+    __slots__ = ("_body", "_chunked", "_headers", "_request", "_was_sent", "body")
+
+    def __init__(self, request: ClientRequest) -> None:
+        self._request = request
+        self._was_sent = False
+        self.body = _held_body(request)
+        self._body = body_in(request)
+        self._chunked = request.chunked
+        self._headers = request.headers.copy()
+
+    async def restore(self) -> None:
+        """Have the request be as it came."""
+        request = self._request
+        if self._was_sent:
+            other = body_in(request)
+            if other is not self._body:
+                put_body(request, self._body)
+                if hasattr(other, "close"):
+                    await other.close()
+            request.chunked = self._chunked
+            request.headers.clear()
+            request.headers.extend(self._headers)
+        self._was_sent = True
+        if hdrs.EXPECT in request.headers:
+            request.update_expect_continue()  # An answer that is waited for in vain can't be waited for again.
+
+    def describe(self) -> Request:
+        """What is known of it."""
+        request = self._request
+        return Request.to(request.method, request.url)._replace(
+            repeatable=is_repeatable(request.method, self._headers), body=self.body
+        )
+
+    async def hand_back(self) -> None:
+        """The call is over."""
+        if self.body is not None:
+            await self.body.hand_back()
+
+
+async def _attempt(request: ClientRequest, handler: ClientHandlerType, original: _Original) -> ClientResponse:
+    await original.restore()
     try:
         return await handler(request)
     except ClientError:
@@ -98,49 +164,42 @@ async def _attempt(request: ClientRequest, handler: ClientHandlerType) -> Client
         raise ClientOSError(*error.args) from error
 
 
-def _describe(request: ClientRequest, _: ClientHandlerType) -> Request:
-    body = request.body
-    return Request.to(request.method, request.url)._replace(
-        repeatable=is_repeatable(request.method, request.headers),
-        body=body if isinstance(body, KeptPayload) else None,
-    )
+def _describe(_request: ClientRequest, _handler: ClientHandlerType, original: _Original) -> Request:
+    return original.describe()
+
+
+def _is_over(request: ClientRequest, *_: object) -> bool:
+    return has_timed_out(request)
 
 
 def _held_body(request: ClientRequest) -> KeptPayload | None:
     """The body of a request, made one that can be sent for each attempt; `None` where it is one already."""
-    body = request.body
-    if not body or not isinstance(body, Payload):
+    body = body_in(request)
+    if not isinstance(body, Payload):
         return None
     kept = keep(body, type(value_of(body) or body).__name__)
     if not isinstance(kept, KeptPayload):
         return None
     kept.hold()
-    if kept is not body:
-        put_body(request, kept)
+    put_body(request, kept)
     return kept
+
+
+# Each is small; those that aiohttp didn't repeat after all go in time.
+_MOST_GIVEN_UP = 64
 
 
 class _GivenUp(NamedTuple):
     """A connection that was lost, and given up on."""
 
     timer: object
-    request: ClientRequest
-    error: ClientOSError | ServerDisconnectedError
+    request: int
+    """Its identity. aiohttp makes the request that repeats it before it lets go of it."""
+    error: Exception
 
 
-# A call of a session's runs in one task from its beginning to its end.
-_given_up: ContextVar[_GivenUp | None] = ContextVar("retrykit_given_up", default=None)
-
-
-def _given_up_before(request: ClientRequest) -> Exception | None:
-    """Is this aiohttp's own repeat of a request that was given up on? What ended that one ends it, before it is sent.
-
-    It is another request of the same call of the session's. (Where a middleware around us sends the same request again,
-    that is its business.)
-    """
-    last = _given_up.get()
-    if last is None:
-        return None
-    _given_up.set(None)
-    is_repeat = last.timer is not None and last.timer is timer_of(request) and last.request is not request
-    return last.error if is_repeat else None
+def _without_traceback(error: Exception) -> Exception:
+    """The same error once more. The traceback would keep alive whatever the caller has."""
+    twin = copy.copy(error)
+    twin.__cause__, twin.__suppress_context__ = error.__cause__, True
+    return twin

@@ -9,15 +9,25 @@ import inspect
 import io
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 
 from aiohttp import FormData, MultipartWriter
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import PAYLOAD_REGISTRY, BytesPayload, IOBasePayload, LookupError, Payload  # noqa: A004
+from aiohttp.payload import (
+    PAYLOAD_REGISTRY,
+    AsyncIterablePayload,
+    BufferedReaderPayload,
+    BytesIOPayload,
+    BytesPayload,
+    IOBasePayload,
+    LookupError,  # noqa: A004
+    Payload,
+    TextIOPayload,
+)
 
 from retrykit.core.errors import UsageError
-from retrykit.http.internals import value_of
+from retrykit.http.internals import start_of, value_of
 
 # What aiohttp reads from a file at a time.
 _CHUNK = 64 * 1024
@@ -37,10 +47,10 @@ class Body(ABC):
     async def for_attempt(self) -> Any:
         """What one attempt sends."""
 
-    def end_attempt(self) -> None:  # noqa: B027
+    async def end_attempt(self) -> None:  # noqa: B027
         """Let go of what that attempt had to itself."""
 
-    def end(self) -> None:  # noqa: B027
+    async def end(self) -> None:  # noqa: B027
         """Let go of the body: the call is over. A file is closed then, as aiohttp closes it."""
 
 
@@ -50,11 +60,21 @@ def body_of(data: Any) -> Body | None:
     Raises:
         TypeError: aiohttp can't send it.
     """
-    if data is None or isinstance(data, _ALWAYS_THERE):
+    if data is None or isinstance(data, _ALWAYS_THERE) or _is_plain_form(data):
         return None
-    if callable(data) and not isinstance(data, FormData | AsyncIterable):
-        return _Made(data)
-    return _Kept(keep(_payload_of(data), type(data).__name__))
+    return _Made(data) if is_function(data) else _Kept(keep(_payload_of(data), type(data).__name__))
+
+
+def is_function(data: Any) -> bool:
+    """Is it a function that makes a body, and not a body that can be called?"""
+    return callable(data) and not isinstance(data, FormData | AsyncIterable)
+
+
+def _is_plain_form(data: Any) -> bool:
+    """Is it a mapping or pairs, of whose values none is used up?"""
+    pairs = data.values() if isinstance(data, Mapping) else data if isinstance(data, list | tuple) else ((None,),)
+    values = (value for pair in pairs for value in (pair if isinstance(pair, tuple) else (pair,)))
+    return all(isinstance(value, (*_ALWAYS_THERE, int, float)) for value in values)
 
 
 class _Made(Body):
@@ -62,29 +82,29 @@ class _Made(Body):
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._data: Any = None
+        self._source: Any = None
         self._payload: KeptPayload | None = None
 
     async def for_attempt(self) -> Any:
         data = self._make()
         if inspect.isawaitable(data):
             data = await data
-        if data is None or isinstance(data, _ALWAYS_THERE):
+        if data is None or isinstance(data, _ALWAYS_THERE) or _is_plain_form(data):
             return data
-        if data is self._data:
+        if data is self._source:
             raise UsageError(
                 f"the function in data= gave the same {type(data).__name__} again, which was sent before; write one"
                 " that makes it anew for each attempt, such as data=lambda: open(path, 'rb')"
             )
         payload = keep(_payload_of(data), type(data).__name__)
-        if not isinstance(payload, KeptPayload):
-            return payload
-        self._data, self._payload = data, payload
+        if isinstance(payload, KeptPayload) or isinstance(data, io.IOBase):
+            self._source = data
+        self._payload = payload if isinstance(payload, KeptPayload) else None
         return payload
 
-    def end_attempt(self) -> None:
+    async def end_attempt(self) -> None:
         if self._payload is not None:
-            self._payload.let_go()
+            await self._payload.let_go()
 
 
 class _Kept(Body):
@@ -102,9 +122,9 @@ class _Kept(Body):
     async def for_attempt(self) -> Any:
         return self._payload
 
-    def end(self) -> None:
+    async def end(self) -> None:
         if isinstance(self._payload, KeptPayload):
-            self._payload.let_go()
+            await self._payload.let_go()
 
 
 def _payload_of(data: Any) -> Payload:
@@ -120,24 +140,28 @@ def _payload_of(data: Any) -> Payload:
 # --- payloads ---------------------------------------------------------------------------------------------------------
 
 
+# Of aiohttp's own payloads it is known how they make bytes of what they have; of a subclass it isn't.
+_FILE_PAYLOADS = frozenset({BufferedReaderPayload, BytesIOPayload, IOBasePayload, TextIOPayload})
+
+
 def keep(payload: Payload, name: str) -> Payload:
     """A payload that does as this one, but can be handed to aiohttp again and again, which can't close it.
 
     Args:
-        payload: Of aiohttp's.
+        payload: What aiohttp has made, or a user.
         name: How messages name what it was made from.
     """
     if isinstance(payload, BytesPayload | KeptPayload):
         return payload
-    if isinstance(payload, MultipartWriter):
+    if type(payload) is MultipartWriter:
         return _KeptForm(payload, name)
-    if isinstance(payload, IOBasePayload) and isinstance(value_of(payload), io.IOBase):
+    if type(payload) in _FILE_PAYLOADS and isinstance(value_of(payload), io.IOBase):
         return _KeptFile(payload, name)
     return KeptPayload(payload, name)
 
 
 class KeptPayload(Payload):
-    """Sends what another payload has, at most once: what that was made from is used up by it."""
+    """Sends what another payload has, in one attempt at most: nobody knows whether it could do so again."""
 
     _autoclose = True  # aiohttp need not warn of it: it is closed with `let_go`
 
@@ -154,6 +178,7 @@ class KeptPayload(Payload):
         self._size = inner.size
         self._begun = False
         self._holders = 0
+        self._to_be_closed = False
 
     @property
     def used_up(self) -> str | None:
@@ -163,23 +188,30 @@ class KeptPayload(Payload):
     @property
     def consumed(self) -> bool:
         """What aiohttp asks before it sends a payload again, where a redirect wants that."""
-        return self.used_up is not None
+        if isinstance(self._inner, AsyncIterablePayload):
+            return self._begun
+        return bool(getattr(self._inner, "consumed", False))
 
     def hold(self) -> None:
-        """A call has it: aiohttp's `close` closes nothing."""
+        """A call has it: aiohttp's `close` closes nothing yet."""
         self._holders += 1
 
-    def hand_back(self) -> None:
+    async def hand_back(self) -> None:
         """The call is over: where no other one has it, aiohttp's `close` closes it."""
         self._holders -= 1
+        if self._to_be_closed:
+            await self.close()
 
-    def let_go(self) -> None:
+    async def let_go(self) -> None:
         """Close it, as soon as nothing of it is being sent."""
+        if hasattr(self._inner, "close"):  # aiohttp 3.12.0 leaves that to the writing.
+            await self._inner.close()
 
     async def close(self) -> None:
         """What aiohttp calls when a request is over, of which a call may have several."""
+        self._to_be_closed = True
         if not self._holders:
-            self.let_go()
+            await self.let_go()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """As text."""
@@ -199,8 +231,8 @@ class KeptPayload(Payload):
         await self._inner.write_with_length(writer, content_length)
 
     def _begin(self) -> None:
-        if self.used_up:
-            raise UsageError(f"a body of type {self.used_up} was sent before, and what is left of it is not the body")
+        if self._begun and self.consumed:
+            raise UsageError(f"a body of type {self._name} was sent before, and what is left of it is not the body")
         self._begun = True
 
 
@@ -220,18 +252,25 @@ class _KeptForm(KeptPayload):
     def used_up(self) -> str | None:
         return next((part.used_up for part in self._parts if isinstance(part, KeptPayload) and part.used_up), None)
 
-    def let_go(self) -> None:
+    @property
+    def consumed(self) -> bool:
+        return any(isinstance(part, KeptPayload) and part.consumed for part in self._parts)
+
+    async def let_go(self) -> None:
         for part in self._parts:
             if isinstance(part, KeptPayload):
-                part.let_go()
+                await part.let_go()
 
 
 class _KeptFile(KeptPayload):
     """An open file. Where it can be rewound, it is sent from where it stood."""
 
-    def __init__(self, inner: IOBasePayload, name: str) -> None:
+    def __init__(self, inner: Payload, name: str) -> None:
         self._file: Any = value_of(inner)
-        self._start: Any = self._file.tell() if _can_be_rewound(self._file) else None
+        self._start: Any = _position_of(self._file)
+        read_before = start_of(inner)
+        if self._start is not None and read_before is not None:
+            self._start = read_before
         self._lock = threading.Lock()
         self._writing = 0
         self._over = False
@@ -240,6 +279,10 @@ class _KeptFile(KeptPayload):
     @property
     def used_up(self) -> str | None:
         return super().used_up if self._start is None else None
+
+    @property
+    def consumed(self) -> bool:
+        return self.used_up is not None
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self._begin()
@@ -254,11 +297,16 @@ class _KeptFile(KeptPayload):
                 left = None if left is None else left - len(chunk)
         finally:
             self._writing -= 1
-            self._close_if_over()
+            self._put_back()
+        if left is not None and left > 0:
+            raise UsageError(
+                f"the {self._name} in data= ended {left} bytes before its length; don't change it while it is sent, and"
+                " open a text file in binary mode"
+            )
 
-    def let_go(self) -> None:
+    async def let_go(self) -> None:
         self._over = True
-        self._close_if_over()
+        self._put_back()
 
     async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:  # noqa: ARG002
         chunks: list[bytes] = []
@@ -270,38 +318,48 @@ class _KeptFile(KeptPayload):
             chunks.append(chunk)
 
     async def _chunk(self, position: Any) -> tuple[bytes, Any]:
-        if isinstance(self._file, io.BytesIO):
+        if type(self._file) is io.BytesIO:
             with self._file.getbuffer() as buffer:
                 return bytes(buffer[position : position + _CHUNK]), position + _CHUNK
         return await asyncio.get_running_loop().run_in_executor(None, self._read, position)
 
     def _read(self, position: Any) -> tuple[bytes, Any]:
-        """Read from there, and leave the file where it stood: an attempt that was broken off may still be reading."""
+        """Read from there, wherever the file stands: an attempt that was broken off may still be reading."""
         with self._lock:
-            if position is not None:
+            if position is not None and self._file.tell() != position:
                 self._file.seek(position)
             chunk = self._file.read(_CHUNK)
-            if position is not None:
-                position = self._file.tell()
-                self._file.seek(self._start)
+            position = None if position is None else self._file.tell()
         return chunk.encode(self.encoding or "utf-8") if isinstance(chunk, str) else chunk, position
 
-    def _close_if_over(self) -> None:
-        if not self._over or self._writing or isinstance(self._file, io.BytesIO):
+    def _put_back(self) -> None:
+        """Leave the file as it was where nothing of it is being sent, or closed where the call is over."""
+        if self._writing:
             return
         if self._lock.acquire(blocking=False):
-            self._lock.release()
-            self._file.close()
-        else:  # It is being read for an attempt that was broken off.
+            try:
+                self._rewind_or_close()
+            finally:
+                self._lock.release()
+        elif self._over:  # It is being read for an attempt that was broken off.
             asyncio.get_running_loop().run_in_executor(None, self._close_behind_the_reader)
 
     def _close_behind_the_reader(self) -> None:
         with self._lock:
+            self._rewind_or_close()
+
+    def _rewind_or_close(self) -> None:
+        if self._file.closed:
+            return
+        if self._over and not isinstance(self._file, io.BytesIO):
             self._file.close()
+        elif self._start is not None:
+            self._file.seek(self._start)
 
 
-def _can_be_rewound(file: Any) -> bool:
+def _position_of(file: Any) -> Any:
+    """Where a file stands; `None` where it can't be brought back there."""
     try:
-        return bool(file.seekable())
+        return file.tell() if file.seekable() else None
     except (AttributeError, ValueError, OSError):  # ValueError: it is closed, and fails when it is sent.
-        return False
+        return None

@@ -169,7 +169,7 @@ async def _ending(body: Body, fetch: Callable[P, Coroutine[Any, Any, R]], *args:
     try:
         return await fetch(*args, **kwargs)
     finally:
-        body.end()
+        await body.end()
 
 
 def with_total(total: float | None, timeout: ClientTimeout) -> ClientTimeout:
@@ -232,7 +232,7 @@ async def send(session: ClientSession, method: str, url: StrOrURL, request: dict
     finally:
         first_only.error = None  # Its traceback leads back here.
         if isinstance(body, Body):
-            body.end_attempt()
+            await body.end_attempt()
 
 
 class _FirstOnly:

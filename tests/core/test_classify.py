@@ -6,6 +6,8 @@ import inspect
 import os
 import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -234,6 +236,51 @@ def test_what_a_body_raises_is_judged_by_itself():
 )
 def test_a_lost_connection(error, lost):
     assert lost_connection(error) is lost
+
+
+def test_a_proxys_refusal_is_judged_by_its_status():
+    def refusal(status):
+        return response_error(aiohttp.ClientHttpProxyError, status=status)
+
+    assert kind(refusal(503), statuses={503}, exceptions=()) is Kind.UNSENT
+    assert kind(refusal(503), statuses={429}, exceptions=()) is None
+    assert kind(refusal(503), statuses=(), exceptions=(aiohttp.ClientHttpProxyError,)) is Kind.UNSENT
+    assert kind(refusal(403), statuses={403}, exceptions=(aiohttp.ClientHttpProxyError,)) is Kind.PERMANENT
+
+
+def test_what_a_body_raises_was_no_request_of_ours():
+    error = caused(aiohttp.ClientConnectionError("Failed to send bytes into it"), response_error(status=503))
+    assert kind(error) is Kind.MAYBE_PROCESSED
+
+
+PURE_PYTHON = """
+import asyncio
+from retrykit import fetch_bytes
+from tests.faults import FaultServer, answer, head
+
+def broken(status):
+    async def step(connection):
+        await connection.send(head(status, {"Transfer-Encoding": "chunked"}) + b"5\\r\\nhello\\r\\n")
+        await asyncio.sleep(0.05)
+        await connection.send(b"ZZ\\r\\n")
+        await connection.closed_by_peer()
+    return step
+
+async def main():
+    async with FaultServer() as server:
+        url = server.script("/x", broken(503), broken(200), answer(200, b"whole"))
+        print(await fetch_bytes(url, base_delay=0.01))
+
+asyncio.run(main())
+"""
+
+
+def test_aiohttps_parser_in_python_tells_of_a_broken_chunk():
+    environment = {**os.environ, "AIOHTTP_NO_EXTENSIONS": "1"}
+    root = Path(__file__).parents[2]
+    program = [sys.executable, "-c", PURE_PYTHON]
+    done = subprocess.run(program, cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "b'whole'\n", done.stderr
 
 
 class TestOverRealSockets:

@@ -100,6 +100,46 @@ async def test_a_client_or_middleware_inside(faults, no_waits, recwarn):
     assert "a_session retries RetryMiddleware, which had made 3 attempts" in second
 
 
+@pytest.mark.parametrize("raising", [False, True])
+async def test_a_status_that_was_raised(faults, no_waits, recwarn, raising):
+    url = faults.script("/x", 503)
+    async with aiohttp.ClientSession(middlewares=[RetryMiddleware()], raise_for_status=raising) as session:
+
+        async def call():
+            async with session.get(url) as response:
+                response.raise_for_status()
+
+        call.__name__ = call.__qualname__ = f"raising_{raising}"
+        with pytest.raises(aiohttp.ClientResponseError):
+            await retry_http(max_retries=2)(call)()
+    (text,) = warned(recwarn)
+    assert f"raising_{raising} retries RetryMiddleware, which had made 3 attempts" in text
+
+
+async def test_a_client_around_a_middleware(faults, no_waits, recwarn):
+    faults.script("/x", 503)
+    async with aiohttp.ClientSession(middlewares=[RetryMiddleware()]) as session:
+
+        class Around(AsyncHTTPClient):
+            pass
+
+        with pytest.raises(GiveUpError):
+            await Around(faults.url, session=session).get("/x")
+    (text,) = warned(recwarn)
+    assert text.startswith("Around retries RetryMiddleware")
+    assert [warning.filename for warning in recwarn] == [__file__]
+
+
+async def test_an_inner_success_gives_none(faults, no_waits, recwarn):
+    url = faults.script("/x", *[503, answer(202)] * 3)
+    async with aiohttp.ClientSession(middlewares=[RetryMiddleware()]) as session:
+        poll = retry_http(retry_if=lambda response: response.status == 202, on_give_up="return")(session.get)
+        async with await poll(url) as response:
+            assert response.status == 202
+    assert len(faults.seen("/x")) == 6
+    assert warned(recwarn) == []
+
+
 async def test_tasks_of_their_own_do_not_hide_it(no_waits, recwarn):
     @retry_http(max_retries=2)
     async def in_a_task():

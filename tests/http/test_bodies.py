@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import os
+import socket
 
 import aiohttp
 import pytest
@@ -430,6 +431,61 @@ class TestWhatIsThereOnce:
                 await client.put("/x", lambda: file)
         assert len(faults.seen("/x")) == 1
 
+    async def test_a_function_that_gives_the_same_text_file_is_told(self, faults, no_waits):
+        file = io.StringIO("text")
+        faults.script("/x", 503, 200)
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(TypeError, match="gave the same StringIO again"):
+                await client.put("/x", lambda: file)
+        assert [request.body for request in faults.seen("/x")] == [b"text"]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            aiohttp.ClientResponseError(None, (), status=503),
+            socket.gaierror(-2, "unknown"),
+            aiohttp.ConnectionTimeoutError("upstream"),
+            ConnectionRefusedError(111, "upstream"),
+        ],
+        ids=repr,
+    )
+    async def test_a_request_whose_body_failed_may_have_been_processed(self, faults, no_waits, error):
+        async def relay():
+            yield b"first part"
+            await asyncio.sleep(0.05)
+            raise error
+
+        faults.script("/x", 200)
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(Exception):  # noqa: B017, PT011
+                await client.post("/x", relay)
+        assert len(faults.seen("/x")) == 1
+
+    async def test_a_text_file_that_cannot_be_rewound_is_sent_once(self, put, faults, no_waits, tmp_path):
+        path = tmp_path / "lines.txt"
+        path.write_text("one\ntwo\n")
+        file = path.open()
+        next(file)
+        faults.script("/x", CLOSE, 200)
+        with pytest.raises(aiohttp.ServerDisconnectedError) as raised:
+            await put("/x", file)
+        assert "a body of type TextIOWrapper can't be sent again" in raised.value.__notes__[0]
+        assert [request.body for request in faults.seen("/x")] == [b"two\n"]
+        file.close()
+
+    async def test_a_file_that_shrinks_is_not_sent_cut(self, faults, no_waits, path):
+        async def shrink(event):
+            path.write_bytes(b"short")
+
+        faults.script("/x", 503, 200)
+        async with AsyncHTTPClient(faults.url, before_retry=shrink) as client:
+            with pytest.raises(aiohttp.ClientConnectionError) as raised:
+                await client.put("/x", path.open("rb"))
+        assert "ended 262139 bytes before its length" in str(raised.value.__cause__)
+        await faults.all_closed()
+        assert not faults.seen("/x")[1].complete
+        assert len(no_waits) == 1
+
     async def test_a_function_that_raises_is_the_users_own(self, faults, no_waits, tmp_path):
         async with AsyncHTTPClient(faults.url) as client:
             with pytest.raises(FileNotFoundError):
@@ -441,6 +497,83 @@ class TestWhatIsThereOnce:
             with pytest.raises(TypeError):
                 await client.put("/x", object())
         assert faults.requests == []
+
+
+class Reversed(aiohttp.BufferedReaderPayload):
+    """A payload of a user's own."""
+
+    closed = 0
+
+    async def write(self, writer):
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer, content_length):
+        self._value.seek(0)
+        await writer.write(self._value.read()[::-1])
+
+    async def close(self):
+        type(self).closed += 1
+        self._value.close()
+
+
+class Shouting(io.BytesIO):
+    """A file of a user's own."""
+
+    def read(self, *size):
+        return super().read(*size).upper()
+
+
+class Prefaced(aiohttp.MultipartWriter):
+    """A form of a user's own."""
+
+    async def write(self, writer, close_boundary=True):
+        await writer.write(b"preface\r\n")
+        await super().write(writer, close_boundary)
+
+    @property
+    def size(self):
+        return None
+
+
+class TestClassesOfTheUsersOwn:
+    """They are sent as they send themselves."""
+
+    async def test_a_payload_is_sent_once(self, put, faults, no_waits, path):
+        faults.script("/x", 503, 200)
+        payload = Reversed(path.open("rb"))
+        before = Reversed.closed
+        async with await put("/x", payload) as response:
+            assert response.status == 503
+        assert [request.body for request in faults.seen("/x")] == [CONTENT[::-1]]
+        if hasattr(aiohttp.payload.Payload, "close"):
+            assert Reversed.closed > before
+        payload._value.close()
+
+    @pytest.mark.skipif(not hasattr(aiohttp.payload.Payload, "consumed"), reason="aiohttp asks for it from 3.13 on")
+    async def test_a_redirect_may_have_it_again(self, put, faults, path):
+        faults.script("/x", redirect("/next", 307))
+        faults.script("/next", 200)
+        async with await put("/x", Reversed(path.open("rb"))) as response:
+            assert response.status == 200
+        assert [request.body for request in faults.requests] == [CONTENT[::-1]] * 2
+
+    async def test_a_file_that_can_be_rewound_is_sent_again(self, put, faults, no_waits):
+        faults.script("/x", 503, answer(200))
+        file = Shouting(b"- hello")
+        file.seek(2)
+        async with await put("/x", file) as response:
+            assert response.status == 200
+        assert [request.body for request in faults.seen("/x")] == [b"HELLO"] * 2
+        assert file.tell() == 2
+
+    async def test_a_form_is_sent_once(self, put, faults, no_waits):
+        form = Prefaced("mixed", boundary="B")
+        form.append("text")
+        faults.script("/x", 503, 200)
+        async with await put("/x", form) as response:
+            assert response.status == 503
+        (seen,) = faults.seen("/x")
+        assert seen.body.startswith(b"preface\r\n--B")
 
 
 class TestExpect:

@@ -62,10 +62,10 @@ async def test_it_is_closed_only_where_no_call_holds_it(tmp_path):
     kept = keep(form(), "FormData")
     kept.hold()
     kept.hold()
-    kept.hand_back()
+    await kept.hand_back()
     await kept.close()
     assert not file.closed
-    kept.hand_back()
+    await kept.hand_back()
     await kept.close()
     assert file.closed
 

@@ -79,15 +79,16 @@ class RetryMiddleware:
                 del ended_by  # Its traceback leads back here.
         if hdrs.UPGRADE in request.headers:  # A WebSocket is no response that could be sent for again.
             return await handler(request)
-        original = _Original(request)
+        original, response = _Original(request), None
         try:
-            return await self._call(request, handler, original)
+            response = await self._call(request, handler, original)
         except (ClientOSError, ServerDisconnectedError) as lost:
             if lost_connection(lost) and is_idempotent(request.method):
                 self._keep_for_the_repeat(request, lost)
             raise
         finally:
-            await original.hand_back()
+            await original.hand_back(response)
+        return response
 
     def _keep_for_the_repeat(self, request: ClientRequest, error: Exception) -> None:
         """Remember what a request was given up on with, since aiohttp may repeat it."""
@@ -108,6 +109,12 @@ class RetryMiddleware:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._policy}>"
+
+
+# aiohttp 3.12.0 leaves it to a body to close itself once it was sent.
+_AIOHTTP_CLOSES_BODIES = hasattr(Payload, "close")
+# The redirects by which it is sent again.
+_WITH_THE_SAME_BODY = frozenset({301, 302, 307, 308})
 
 
 class _Original:
@@ -146,10 +153,13 @@ class _Original:
             repeatable=is_repeatable(request.method, self._headers), body=self.body
         )
 
-    async def hand_back(self) -> None:
-        """The call is over."""
-        if self.body is not None:
-            await self.body.hand_back()
+    async def hand_back(self, response: ClientResponse | None) -> None:
+        """The call is over: with this response, or none."""
+        if self.body is None:
+            return
+        await self.body.hand_back()
+        if not _AIOHTTP_CLOSES_BODIES and (response is None or response.status not in _WITH_THE_SAME_BODY):
+            await self.body.let_go()
 
 
 async def _attempt(request: ClientRequest, handler: ClientHandlerType, original: _Original) -> ClientResponse:

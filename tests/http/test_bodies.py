@@ -60,6 +60,20 @@ def path(tmp_path):
     return path
 
 
+AIOHTTP = tuple(int(part) for part in aiohttp.__version__.split(".")[:3])
+
+
+class closing:  # noqa: N801
+    """Closes what can be closed: before aiohttp 3.14, a pipe may be left open where a request fails."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def close(self):
+        if isinstance(self.what, io.IOBase):
+            self.what.close()
+
+
 async def generate():
     yield b"one, "
     yield b"two"
@@ -324,11 +338,13 @@ class TestWhatIsThereOnce:
         assert [event.reason for event in events] == ["body"]
 
     @pytest.mark.parametrize("kind", ONCE_ONLY)
-    async def test_the_note_names_it_and_the_cure(self, put, faults, no_waits, kind):
+    async def test_the_note_names_it_and_the_cure(self, request, put, faults, no_waits, kind):
+        if AIOHTTP < (3, 12, 1) and "middleware-form" in request.node.name:
+            pytest.skip("aiohttp 3.12.0 can't make the request by which it would repeat this one")
         make, name = ONCE_ONLY[kind]
         faults.script("/x", CLOSE, 200)
-        with pytest.raises(aiohttp.ServerDisconnectedError) as raised:
-            await put("/x", make())
+        with pytest.raises(aiohttp.ServerDisconnectedError) as raised, contextlib.closing(closing(make())) as body:
+            await put("/x", body.what)
         assert f"a body of type {name} can't be sent again" in raised.value.__notes__[0]
         assert "data=lambda: open(...)" in raised.value.__notes__[0]
         assert len(faults.seen("/x")) == 1

@@ -398,10 +398,11 @@ class TestWhatItCannotSee:
         url = faults.script("/x", fault, 200)
         timeout = aiohttp.ClientTimeout(total=0.1)
         async with aiohttp.ClientSession(middlewares=[RetryMiddleware(base_delay=0)], timeout=timeout) as session:
-            with pytest.raises(TimeoutError):
+            with pytest.raises(TimeoutError) as raised:
                 await session.get(url)
         assert len(faults.seen("/x")) == 1
         assert not [event for event in events if isinstance(event, GiveUpEvent)]
+        assert fault is STALL or "ended after 1 attempt" in raised.value.__notes__[0]
 
     async def test_a_websocket_passes_through(self, no_waits):
         requests = []

@@ -21,6 +21,8 @@ _KNOWN_ELSEWHERE = {
     "max_tries": "max_retries",
     "tries": "max_retries",
     "total": "max_retries",
+    "idempotency": "idempotency_key",
+    "idempotence_key": "idempotency_key",
     "delay": "base_delay",
     "backoff": "base_delay",
     "backoff_factor": "base_delay",
@@ -41,14 +43,20 @@ _KNOWN_ELSEWHERE = {
 def known_names(given: Iterable[str], known: Collection[str]) -> None:
     """Refuse options that don't exist."""
     for name in given:
+        if name == "idempotency_key":
+            raise TypeError(
+                "idempotency_key= belongs to a single call of the client or a helper; elsewhere, make a key for each"
+                " call, and send it as the header Idempotency-Key"
+            )
         if name not in known:
-            refuse_misspelt(name, known)
+            refuse_misspelt(name, (*known, "idempotency_key"))
             raise TypeError(f"there is no option {name}=; the options are {', '.join(known)}")
 
 
 def refuse_misspelt(name: str, known: Collection[str]) -> None:
     """Refuse what is nearly the name of an option, or its name in another library."""
-    close = [_KNOWN_ELSEWHERE[name]] if name in _KNOWN_ELSEWHERE else difflib.get_close_matches(name, known, 1, 0.8)
+    elsewhere = _KNOWN_ELSEWHERE.get(name)
+    close = [elsewhere] if elsewhere in known else difflib.get_close_matches(name, known, 1, 0.8)
     if close:
         raise TypeError(f"there is no option {name}=; did you mean {close[0]}=?")
 

@@ -123,7 +123,9 @@ def policy_of(policy: RetryPolicy | None, options: RetryOptions) -> RetryPolicy:
     if policy is None:
         return RetryPolicy(**options)
     if not isinstance(policy, RetryPolicy):
-        raise TypeError(f"policy={policy!r} is no RetryPolicy; write policy=RetryPolicy(max_retries=5)")
+        raise TypeError(
+            f"policy={policy!r} is no RetryPolicy; write policy=RetryPolicy(max_retries=5), or just max_retries=5"
+        )
     return policy.replace(**options) if options else policy
 
 

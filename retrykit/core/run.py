@@ -62,6 +62,7 @@ class Run:
         "_policy",
         "_previous_delay",
         "_reason",
+        "_redirected",
         "_repeated_at_once",
         "_request",
         "_started",
@@ -79,6 +80,7 @@ class Run:
         self._event: RetryEvent | None = None
         self._reason: Reason = "attempts"
         self._is_overdue = False
+        self._redirected = False
         self._repeated_at_once = False
         self._previous_delay = 0.0
         self._calls_before: int | None = None
@@ -194,6 +196,8 @@ class Run:
         self._warn_if_stacked(outcome)
         if isinstance(decision, Retry):
             self._take(decision)
+        elif decision == GiveUp("not_repeatable"):
+            self._redirected = outcome.taken_up
         self._record(outcome, elapsed, decision.delay if isinstance(decision, Retry) else None)
         if not isinstance(decision, Accept):
             self._tell(outcome, decision, policy.max_retries)
@@ -335,6 +339,7 @@ class Run:
             reason,
             measured=policy.measures_time,
             body=self._used_up_body(),
+            redirected=self._redirected,
             timeout=policy.timeout,
             max_retry_after=policy.max_retry_after,
         )

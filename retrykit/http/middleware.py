@@ -52,7 +52,12 @@ class RetryMiddleware:
     retried are not kept.
     """
 
-    def __init__(self, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> None:
+    def __init__(self, policy: RetryPolicy | None = None, *misplaced: object, **options: Unpack[RetryOptions]) -> None:
+        if misplaced:  # Is it aiohttp that calls, with a request?
+            raise TypeError(
+                "RetryMiddleware takes one policy, and options by name; in a list of middlewares, write an instance:"
+                " middlewares=[RetryMiddleware()]"
+            )
         self._policy = policy_of(policy, options)
         self._call = decorate(
             _attempt,
@@ -158,7 +163,8 @@ class _Original:
         if self.body is None:
             return
         await self.body.hand_back()
-        if not _AIOHTTP_CLOSES_BODIES and (response is None or response.status not in _WITH_THE_SAME_BODY):
+        # Where there is no response, aiohttp may repeat the request, and makes that of the body before it asks us.
+        if not _AIOHTTP_CLOSES_BODIES and response is not None and response.status not in _WITH_THE_SAME_BODY:
             await self.body.let_go()
 
 

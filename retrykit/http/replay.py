@@ -9,7 +9,7 @@ import inspect
 import io
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 from typing import Any
 
 from aiohttp import FormData, MultipartWriter
@@ -134,6 +134,11 @@ def _payload_of(data: Any) -> Payload:
     try:
         return PAYLOAD_REGISTRY.get(data, disposition=None)
     except LookupError:
+        if isinstance(data, Iterator):
+            raise TypeError(
+                f"a {type(data).__name__} in data= can't be sent: a generator has to be asynchronous (async def), or"
+                " its parts be joined, such as data=b''.join(parts)"
+            ) from None
         return FormData(data)()
 
 

@@ -1,7 +1,7 @@
 """One attempt, one request: what may be sent again, how it is sent, and how the answer is read."""
 
 import json
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from ssl import SSLContext
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,7 +18,7 @@ from aiohttp import (
     ServerDisconnectedError,
 )
 from aiohttp.typedefs import LooseCookies, LooseHeaders, Query, StrOrURL
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping
 from yarl import URL
 
 from retrykit.core import checks, clock, scope
@@ -96,7 +96,7 @@ def for_call(
     changes = {name: request.pop(name) for name in _POLICY_OPTIONS if name in request}
     policy = request.pop("policy", None)
     for name in request.keys() - CallOptions.__annotations__.keys():
-        checks.refuse_misspelt(name, _POLICY_OPTIONS)
+        checks.refuse_misspelt(name, (*_POLICY_OPTIONS, "idempotency_key"))
     if "method" in request:
         raise TypeError("the method is fixed here; for any method there is AsyncHTTPClient.request(method, path)")
     timeout = changes.get("timeout")
@@ -123,7 +123,7 @@ def _make_repeatable(request: dict[str, Any], *, needs_key: bool) -> None:
             request[name] = tuple(request[name])
     if needs_key or "idempotency_key" in request:
         headers = CIMultiDict(request.get("headers") or ())
-        key = request.pop("idempotency_key", IDEMPOTENCY_KEY not in headers)
+        key = request.pop("idempotency_key", not has_key(headers))
         if key is not None and key is not False:
             request["headers"] = _with_key(headers, key)
     tracker = request.get("upload_tracker")
@@ -151,7 +151,7 @@ def _with_key(headers: CIMultiDict[str], key: object) -> CIMultiDict[str]:
         )
     if isinstance(key, str) and not (key.isascii() and key.isprintable() and key.strip()):
         raise ValueError("idempotency_key must be visible ASCII text, such as str(uuid.uuid4()), to go in a header")
-    if IDEMPOTENCY_KEY in headers:
+    if has_key(headers):
         raise ValueError(f"idempotency_key= and the header {IDEMPOTENCY_KEY} were both given; leave one out")
     headers[IDEMPOTENCY_KEY] = clock.key() if key is True else key
     return headers
@@ -201,9 +201,14 @@ def is_idempotent(method: str) -> bool:
     return method.upper() in IDEMPOTENT_METHODS
 
 
-def is_repeatable(method: str, headers: Container[str]) -> bool:
+def has_key(headers: MultiMapping[str]) -> bool:
+    """Do they have an idempotency key? One that is blank is none."""
+    return bool(headers.get(IDEMPOTENCY_KEY, "").strip())
+
+
+def is_repeatable(method: str, headers: MultiMapping[str]) -> bool:
     """May the server process it twice, for all that the request says?"""
-    return is_idempotent(method) or IDEMPOTENCY_KEY in headers
+    return is_idempotent(method) or has_key(headers)
 
 
 async def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any]) -> ClientResponse:

@@ -508,6 +508,12 @@ class TestWhatIsThereOnce:
                 await client.put("/x", lambda: (tmp_path / "absent").open("rb"))
         assert no_waits == []
 
+    async def test_a_plain_generator_is_refused_at_once(self, faults):
+        async with AsyncHTTPClient(faults.url) as client:
+            with pytest.raises(TypeError, match=r"a generator has to be asynchronous \(async def\)"):
+                await client.put("/x", (part for part in (b"one", b"two")))
+        assert faults.requests == []
+
     async def test_what_aiohttp_cannot_send_is_refused_at_once(self, faults):
         async with AsyncHTTPClient(faults.url) as client:
             with pytest.raises(TypeError):
@@ -661,7 +667,9 @@ async def test_a_give_up_error_tells_the_cure(faults, no_waits):
         with pytest.raises(GiveUpError) as raised:
             await client.put("/x", generate())
     assert raised.value.reason == "body"
-    assert "a function that makes the body anew for each attempt (data=lambda: open(...))" in str(raised.value)
+    assert "a function that makes the body anew for each attempt (data=lambda: open(...), or data=lines" in str(
+        raised.value
+    )
 
 
 async def answered(reader, writer, got):

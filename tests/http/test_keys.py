@@ -3,7 +3,7 @@
 import aiohttp
 import pytest
 
-from retrykit import AsyncHTTPClient, GiveUpError, post
+from retrykit import AsyncHTTPClient, GiveUpError, RetryMiddleware, RetryPolicy, post, retry_http
 from tests.faults import CLOSE, answer
 
 KEY = "Idempotency-Key"
@@ -129,3 +129,29 @@ async def test_what_is_no_text_is_refused(client, key):
 async def test_both_ways_at_once_are_refused(client):
     with pytest.raises(ValueError, match="were both given"):
         await client.post("/x", idempotency_key=True, headers={KEY: "k"})
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+async def test_a_blank_header_is_no_key(client, faults, no_waits, blank):
+    faults.script("/x", CLOSE, answer(200))
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await client.post("/x", headers={KEY: blank})
+    assert len(faults.seen("/x")) == 1
+    async with AsyncHTTPClient(faults.url, idempotency_key=True) as sends_keys:
+        await sends_keys.post("/x", headers={KEY: blank})
+    assert len(keys(faults)[-1]) == 36
+
+
+@pytest.mark.parametrize("name", ["idempotent_key", "idempotency", "idempotence_key", "idempotency_keys"])
+async def test_a_misspelt_key_is_told(client, faults, name):
+    with pytest.raises(TypeError, match=r"did you mean idempotency_key=\?"):
+        await client.post("/x", **{name: True})
+    with pytest.raises(TypeError, match=r"did you mean idempotency_key=\?"):
+        AsyncHTTPClient(faults.url, **{name: True})
+    assert faults.requests == []
+
+
+@pytest.mark.parametrize("make", [retry_http, RetryPolicy, RetryMiddleware])
+def test_a_key_is_for_one_call(make):
+    with pytest.raises(TypeError, match="send it as the header Idempotency-Key"):
+        make(idempotency_key=True)

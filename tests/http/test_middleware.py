@@ -87,6 +87,12 @@ class TestOptions:
         with pytest.raises(TypeError, match="is no RetryPolicy"):
             RetryMiddleware(3)
 
+    async def test_the_class_itself_is_refused(self, faults):
+        url = faults.script("/x", 200)
+        async with aiohttp.ClientSession(middlewares=[RetryMiddleware]) as session:
+            with pytest.raises(TypeError, match=r"middlewares=\[RetryMiddleware\(\)\]"):
+                await session.get(url)
+
     async def test_idempotent(self, faults, no_waits):
         url = faults.script("/x", CLOSE, answer(200))
         async with aiohttp.ClientSession(middlewares=[RetryMiddleware(idempotent=True)]) as session:

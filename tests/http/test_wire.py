@@ -276,7 +276,8 @@ class TestRedirects:
         async with AsyncHTTPClient(faults.url) as client:
             with pytest.raises(aiohttp.ClientConnectorError) as raised:
                 await client.post("/x", {"id": 1})
-        assert "may have been processed" in raised.value.__notes__[0]
+        assert "the request was answered by a redirect, and may have been processed" in raised.value.__notes__[0]
+        assert f"(POST {faults.url}/x)" in raised.value.__notes__[0]
         assert len(faults.seen("/x")) == 1
 
     async def test_nor_one_whose_next_hop_is_unavailable(self, faults, no_waits):

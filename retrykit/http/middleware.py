@@ -216,6 +216,9 @@ class _GivenUp(NamedTuple):
 
 def _without_traceback(error: Exception) -> Exception:
     """The same error once more. The traceback would keep alive whatever the caller has."""
-    twin = copy.copy(error)
+    try:
+        twin = copy.copy(error)
+    except TypeError:  # A class of somebody's own that can't be made from its `args`.
+        return error
     twin.__cause__, twin.__suppress_context__ = error.__cause__, True
     return twin

@@ -359,6 +359,22 @@ class TestWhatItKeeps:
             assert not [reference for reference in references[:-1] if reference() is not None]
             assert len(retries._given_up) <= 64
 
+    async def test_an_error_that_cannot_be_copied_comes_out_all_the_same(self, faults, no_waits):
+        class Odd(aiohttp.ServerDisconnectedError):
+            def __init__(self, *, where):
+                super().__init__(where)
+                self.args = ()
+
+        async def lose(request, handler):
+            requests.append(request)
+            raise Odd(where="there")
+
+        requests = []
+        async with aiohttp.ClientSession(middlewares=[RetryMiddleware(), lose]) as session:
+            with pytest.raises(Odd):
+                await session.get(faults.url)
+        assert len(requests) == 3
+
 
 class TestWhatItCannotSee:
     @pytest.mark.parametrize("fault", [TRUNCATED, RESET_AFTER_HEADERS], ids=["truncated", "reset"])

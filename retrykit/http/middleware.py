@@ -91,9 +91,10 @@ class RetryMiddleware:
             if lost_connection(lost) and is_idempotent(request.method):
                 self._keep_for_the_repeat(request, lost)
             raise
+        else:
+            return response
         finally:
             await original.hand_back(response)
-        return response
 
     def _keep_for_the_repeat(self, request: ClientRequest, error: Exception) -> None:
         """Remember what a request was given up on with, since aiohttp may repeat it."""

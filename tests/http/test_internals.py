@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from retrykit import AsyncHTTPClient, RetryMiddleware
-from retrykit.http.internals import put_body, session_middlewares, timer_of, value_of
+from retrykit.http.internals import has_timed_out, put_body, session_middlewares, timer_of, value_of
 from retrykit.http.replay import keep
 from tests.faults import CLOSE, answer, redirect
 
@@ -48,6 +48,7 @@ async def test_the_requests_of_one_call_share_a_timer(faults):
 
 def test_a_request_that_has_no_timer():
     assert timer_of(object()) is None
+    assert not has_timed_out(object())
 
 
 def test_what_a_payload_was_made_from():

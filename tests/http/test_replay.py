@@ -1,11 +1,14 @@
 """Bodies that can be sent again: what the wire of `test_bodies` doesn't show."""
 
+import asyncio
 import io
+import threading
 
 import aiohttp
 import pytest
 
 from retrykit.http.replay import body_of, keep
+from tests.faults import SOON
 
 
 class Writer:
@@ -68,6 +71,70 @@ async def test_it_is_closed_only_where_no_call_holds_it(tmp_path):
     await kept.hand_back()
     await kept.close()
     assert file.closed
+
+
+class Slow(io.RawIOBase):
+    """A file that takes its time."""
+
+    def __init__(self):
+        super().__init__()
+        self.reading, self.go_on = threading.Event(), threading.Event()
+        self.position = 0
+
+    def seekable(self):
+        return True
+
+    def tell(self):
+        return self.position
+
+    def seek(self, position, whence=0):
+        self.position = position
+        return position
+
+    def read(self, size=-1):
+        self.reading.set()
+        self.go_on.wait(SOON)
+        part, self.position = b"slow"[self.position :], 4
+        return part
+
+
+async def eventually(condition):
+    async with asyncio.timeout(SOON):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class TestAnAttemptThatIsBrokenOff:
+    """Its thread may still be reading the file."""
+
+    @pytest.fixture
+    async def broken_off(self):
+        file = Slow()
+        kept = keep(aiohttp.payload.IOBasePayload(file), "Slow")
+        attempt = asyncio.create_task(kept.write(Writer()))
+        await eventually(file.reading.is_set)
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        yield file, kept
+        file.go_on.set()
+
+    async def test_the_file_is_closed_behind_it(self, broken_off):
+        file, kept = broken_off
+        await kept.let_go()
+        assert not file.closed
+        file.go_on.set()
+        await eventually(lambda: file.closed)
+
+    async def test_the_next_attempt_reads_after_it_and_all(self, broken_off):
+        file, kept = broken_off
+        writer = Writer()
+        attempt = asyncio.create_task(kept.write(writer))
+        await asyncio.sleep(0.02)
+        file.go_on.set()
+        await attempt
+        assert writer.data == b"slow"
+        assert (file.tell(), file.closed) == (0, False)
 
 
 @pytest.mark.skipif(not hasattr(aiohttp.BytesPayload, "as_bytes"), reason="as_bytes came with a later aiohttp 3.12")

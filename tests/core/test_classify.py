@@ -255,7 +255,8 @@ def test_what_a_body_raises_was_no_request_of_ours():
 
 PURE_PYTHON = """
 import asyncio
-from retrykit import fetch_bytes
+import aiohttp
+from retrykit import fetch_bytes, retry_http
 from tests.faults import FaultServer, answer, head
 
 def broken(status):
@@ -270,6 +271,10 @@ async def main():
     async with FaultServer() as server:
         url = server.script("/x", broken(503), broken(200), answer(200, b"whole"))
         print(await fetch_bytes(url, base_delay=0.01))
+        server.script("/x", broken(503), answer(200, b"whole"))
+        async with aiohttp.ClientSession() as session:
+            async with await retry_http(base_delay=0.01)(session.get)(url) as response:
+                print(await response.read())
 
 asyncio.run(main())
 """
@@ -280,7 +285,7 @@ def test_aiohttps_parser_in_python_tells_of_a_broken_chunk():
     root = Path(__file__).parents[2]
     program = [sys.executable, "-c", PURE_PYTHON]
     done = subprocess.run(program, cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "b'whole'\n", done.stderr
+    assert done.stdout == "b'whole'\nb'whole'\n", done.stderr
 
 
 class TestOverRealSockets:

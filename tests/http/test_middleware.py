@@ -281,6 +281,36 @@ class TestOthers:
         assert [request.headers["Content-Length"] for request in faults.seen("/x")] == ["7"] * 3
         assert file.closed
 
+    async def test_what_one_has_put_there_is_closed_and_forgotten(self, faults, no_waits, tmp_path):
+        if not hasattr(aiohttp.ClientRequest, "update_body"):
+            pytest.skip("update_body came with a later aiohttp 3.12")
+        path = tmp_path / "file"
+        path.write_bytes(b"from a file")
+        opened = []
+
+        async def generate():
+            yield b"from a generator"
+
+        async def differently(request, handler):
+            attempt = len(faults.seen("/x"))
+            if attempt == 0:
+                opened.append(path.open("rb"))
+                await request.update_body(opened[0])
+            elif attempt == 1:
+                await request.update_body(generate())
+            return await handler(request)
+
+        url = faults.script("/x", 503, 503, answer(200))
+        async with aiohttp.ClientSession(middlewares=[RetryMiddleware(), differently]) as session:
+            async with session.put(url, data=b"as it came") as response:
+                assert response.status == 200
+        sent = [(request.body, request.headers.get("Content-Length")) for request in faults.seen("/x")]
+        assert sent == [(b"from a file", "11"), (b"from a generator", None), (b"as it came", "10")]
+        assert "Transfer-Encoding" not in faults.seen("/x")[2].headers
+        async with asyncio.timeout(SOON):
+            while not opened[0].closed:
+                await asyncio.sleep(0.005)
+
     async def test_one_that_gives_a_generator_a_body_can_do_so_again(self, faults, no_waits):
         if not hasattr(aiohttp.ClientRequest, "update_body"):
             pytest.skip("update_body came with a later aiohttp 3.12")

@@ -151,19 +151,19 @@ def lost_connection(error: Exception | None) -> bool:
     )
 
 
-def was_taken_up(error: Exception) -> bool:
-    """Did the request that this error ended reach a server before, so that it may have been processed?
+def answered_by_redirect(error: Exception) -> bool:
+    """Was the request that this error ended answered by a redirect before?
 
-    It was answered by a redirect, of which aiohttp tells with a response only (`history`); or it was its body that
-    failed, while it was sent. Of an error, both is known to the frames that raised it. Where they have other names one
-    day, nothing is known: the version matrix of the tests fails then.
+    aiohttp tells that with a response (`history`). Of an error, it is known to the frames that raised it; where they
+    have other names one day, nothing is known, and the version matrix of the tests fails.
     """
-    if getattr(error, "history", ()):
-        return True
-    for name, frame in _frames_of_aiohttp(error):
-        if name == "write_bytes" or (name == "_request" and frame.f_locals.get("history")):
-            return True
-    return False
+    hops = (frame.f_locals.get("history") for name, frame in _frames_of_aiohttp(error) if name == "_request")
+    return bool(getattr(error, "history", ())) or any(hops)
+
+
+def raised_by_body(error: Exception) -> bool:
+    """Did this error come out of the request's body, while it was sent? That, too, the frames tell."""
+    return any(name == "write_bytes" for name, _ in _frames_of_aiohttp(error))
 
 
 def response_behind(error: Exception) -> object | None:
@@ -222,8 +222,8 @@ def _wrapped(error: Exception) -> Exception | None:
     if type(error) is aiohttp.ClientConnectionError and str(error).startswith("Failed to send bytes"):
         return cause
     if type(error) is aiohttp.ClientOSError:
-        raised_by_body = str(error.strerror).startswith("Can not write request body") and not _is_of_network(cause)
-        return cause if raised_by_body or isinstance(cause, ssl.SSLError) else None
+        by_body = str(error.strerror).startswith("Can not write request body") and not _is_of_network(cause)
+        return cause if by_body or isinstance(cause, ssl.SSLError) else None
     return None
 
 

@@ -13,7 +13,14 @@ from aiohttp import ClientResponse, ClientResponseError, RequestInfo, hdrs
 from multidict import CIMultiDict, MultiMapping
 
 from retrykit.core import backoff, retry_after
-from retrykit.core.classify import Kind, kind_of_error, kind_of_status, lost_connection, was_taken_up
+from retrykit.core.classify import (
+    Kind,
+    answered_by_redirect,
+    kind_of_error,
+    kind_of_status,
+    lost_connection,
+    raised_by_body,
+)
 from retrykit.core.errors import TryAgain
 from retrykit.core.events import Reason, Request
 from retrykit.core.policy import RetryPolicy
@@ -58,11 +65,18 @@ class Outcome(NamedTuple):
         return _request_of(source.request_info) if source is not None else None
 
     @property
+    def redirected(self) -> bool:
+        """Was the request answered by a redirect before?"""
+        if self.error is not None:
+            return answered_by_redirect(self.error)
+        return isinstance(self.result, ClientResponse) and bool(self.result.history)
+
+    @property
     def taken_up(self) -> bool:
         """Did the request reach a server before, so that it may have been processed, whatever came then?"""
-        if self.error is not None:
-            return was_taken_up(self.error) and not isinstance(self.error, tenacity.TryAgain)
-        return isinstance(self.result, ClientResponse) and bool(self.result.history)
+        if isinstance(self.error, tenacity.TryAgain):  # Who asks for another attempt knows better.
+            return False
+        return self.redirected or (self.error is not None and raised_by_body(self.error))
 
     @property
     def asked_delay(self) -> float | None:

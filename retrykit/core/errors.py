@@ -167,7 +167,7 @@ _BECAUSE: dict[Reason, str] = {
     "stop": "; the policy's stop= ended it",
     "timeout": "; timeout={timeout} leaves no room for another",
     "retry_after": "; the server asks for a longer wait than max_retry_after={max_retry_after}",
-    "not_repeatable": "; the request {why} may have been processed, and is not known to be safe to repeat: if it is,"
+    "not_repeatable": "; the request{why} may have been processed, and is not known to be safe to repeat: if it is,"
     " say so with idempotent=True, or send an Idempotency-Key header (in a client's call: idempotency_key=True)",
     "body": "; a body of type {body} can't be sent again: pass bytes or a file that can be rewound; the client and the"
     " helpers also take a function that makes the body anew for each attempt (data=lambda: open(...), or data=lines in"
@@ -200,6 +200,6 @@ def summary(
     count = "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
     time = f" in {attempts[-1].elapsed:.1f} s" + ("" if measured else " or more")
     limits = {"timeout": in_seconds(timeout or 0.0), "max_retry_after": in_seconds(max_retry_after), "body": body}
-    why = "was answered by a redirect, and" if redirected else ""
-    because = _BECAUSE[reason].format(**limits, why=why).replace("  ", " ") if reason else ""
+    why = " was answered by a redirect, and" if redirected else ""
+    because = _BECAUSE[reason].format(**limits, why=why) if reason else ""
     return f"{ended} after {count}{time}: {', '.join(map(str, attempts))}{because}"

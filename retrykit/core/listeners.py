@@ -88,8 +88,10 @@ def tell(event: Event) -> None:
 
 def _cut_off(failure: BaseException, handled: BaseException | None) -> None:
     """Take what the call is handling out of the chain of a failure: aiohttp's texts have the query in them."""
+    seen: set[int] = set()  # A chain may be a ring.
     step: BaseException | None = failure
-    while step is not None:
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
         if step.__context__ is handled:
             step.__context__ = None
         step = step.__cause__ or step.__context__

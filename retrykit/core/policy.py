@@ -126,7 +126,7 @@ class RetryPolicy:
     idempotent: bool | None = None
     """May the server process the request twice? Default: for a decorated coroutine yes, that is what decorating it
     says; for a request whose method can be seen (client, helpers, middleware) only where RFC 9110 §9.2.2 says so, or
-    where it carries an `Idempotency-Key`. Any is sent again when it was never taken up."""
+    where it carries an `Idempotency-Key`. What was never taken up is sent again in any case."""
 
     def __init__(self, **options: Unpack[RetryOptions]) -> None:
         for name, value in {**_DEFAULTS, **_checked(options)}.items():

@@ -197,7 +197,7 @@ class Run:
         if isinstance(decision, Retry):
             self._take(decision)
         elif decision == GiveUp("not_repeatable"):
-            self._redirected = outcome.taken_up
+            self._redirected = outcome.redirected
         self._record(outcome, elapsed, decision.delay if isinstance(decision, Retry) else None)
         if not isinstance(decision, Accept):
             self._tell(outcome, decision, policy.max_retries)

@@ -69,6 +69,19 @@ class TestEvents:
         assert "the listener broken failed, and was passed over" in log.text
         assert "broken" in log.text
 
+    async def test_nor_does_one_whose_failures_are_causes_of_one_another(
+        self, get_user, scripted_server, no_waits, log
+    ):
+        def ring(event):
+            one, two = ValueError("one"), ValueError("two")
+            one.__cause__, two.__cause__ = two, one
+            raise one
+
+        retrykit.set_listeners(ring)
+        scripted_server.script("/users/1", 503, 200)
+        assert (await get_user(1)).status == 200
+        assert "the listener ring failed, and was passed over" in log.text
+
     async def test_a_log_that_fails_changes_nothing(self, get_user, scripted_server, no_waits, monkeypatch):
         class Broken(logging.Handler):
             def emit(self, record):

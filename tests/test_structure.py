@@ -25,6 +25,7 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 ROOMS = {
     "core": [
         "clock",
+        "limits",
         "events",
         "errors",
         "backoff",

@@ -7,10 +7,12 @@ the kinds: a certificate error is also a `ClientOSError`, a fingerprint mismatch
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
+from functools import lru_cache
 from traceback import walk_tb
 from types import FrameType
+from typing import cast
 
 import aiohttp
 import tenacity
@@ -127,6 +129,8 @@ def kind_of_error(error: Exception, statuses: frozenset[int], exceptions: tuple[
         statuses: The statuses that are retried.
         exceptions: The exceptions that are retried.
     """
+    if error.__cause__ is None and (kind := _kind_by_its_class(type(error), exceptions)) is not None:
+        return kind
     if isinstance(error, tenacity.TryAgain):
         return Kind.UNSENT
     if isinstance(error, aiohttp.ClientResponseError):
@@ -134,11 +138,33 @@ def kind_of_error(error: Exception, statuses: frozenset[int], exceptions: tuple[
     if (inner := _wrapped(error)) is not None:
         kind = kind_of_error(inner, statuses, exceptions)
         return Kind.MAYBE_PROCESSED if kind is Kind.UNSENT else kind  # What raised it was a request of its own.
-    cls = _class_as_aiohttps(error)
-    kind = kind_of_class(type(error)) or kind_of_class(cls)
-    if kind is Kind.PERMANENT or _is_permanent_by_its_text(error):
+    if _is_permanent_by_its_text(error):
         return Kind.PERMANENT
-    if not (isinstance(error, exceptions) or issubclass(cls, exceptions)):
+    return _kind_as_named(type(error), _class_as_aiohttps(error), exceptions)
+
+
+def _kind_of_a_connection_error(cls: type[Exception], exceptions: tuple[type[Exception], ...]) -> Kind | None:
+    """The kind of an error without a cause, where its class alone tells that it is one to be retried."""
+    known = issubclass(cls, aiohttp.ClientConnectionError) and cls not in _PERMANENT_TEXTS
+    return _kind_as_named(cls, cls, exceptions) if known and not issubclass(cls, tenacity.TryAgain) else None
+
+
+# Who makes ever new classes of errors is to have the old ones go.
+_MOST_CLASSES = 256
+_kind_by_its_class = cast(
+    Callable[[type[Exception], tuple[type[Exception], ...]], Kind | None],
+    lru_cache(_MOST_CLASSES)(_kind_of_a_connection_error),
+)
+
+
+def _kind_as_named(
+    cls: type[Exception], as_aiohttps: type[Exception], exceptions: tuple[type[Exception], ...]
+) -> Kind | None:
+    """The kind of a class, if it is one of those that are retried, or permanent."""
+    kind = kind_of_class(cls) or kind_of_class(as_aiohttps)
+    if kind is Kind.PERMANENT:
+        return kind
+    if not (issubclass(cls, exceptions) or issubclass(as_aiohttps, exceptions)):
         return None
     return kind if kind is Kind.UNSENT else Kind.MAYBE_PROCESSED
 

@@ -52,31 +52,32 @@ class SystemClock:
 
 
 _clocks: list[Clock] = [SystemClock()]
+_clock = _clocks[-1]
 
 
 def now() -> float:
     """A monotonic time in seconds."""
-    return _clocks[-1].now()
+    return _clock.now()
 
 
 def wall() -> float:
     """The time of day, in seconds since the epoch."""
-    return _clocks[-1].wall()
+    return _clock.wall()
 
 
 def sleep(seconds: float) -> Awaitable[None]:
     """Wait for so many seconds."""
-    return _clocks[-1].sleep(seconds)
+    return _clock.sleep(seconds)
 
 
 def draw() -> float:
     """A random number in [0, 1)."""
-    return _clocks[-1].draw()
+    return _clock.draw()
 
 
 def key() -> str:
     """A text that nobody else has: a random UUID."""
-    return _clocks[-1].key()
+    return _clock.key()
 
 
 def time_limit(seconds: float | None) -> asyncio.Timeout:
@@ -87,8 +88,11 @@ def time_limit(seconds: float | None) -> asyncio.Timeout:
 @contextlib.contextmanager
 def using(clock: Clock) -> Iterator[None]:
     """Run on another clock, everywhere in the process; of several, on the one that came last."""
+    global _clock
     _clocks.append(clock)
+    _clock = clock
     try:
         yield
     finally:
         _clocks.remove(clock)
+        _clock = _clocks[-1]

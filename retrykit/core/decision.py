@@ -4,13 +4,12 @@ It does no I/O, reads no clock and draws no random number: all of that is handed
 tables of `classify`, how long a wait is in `backoff`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import tenacity
 from aiohttp import ClientResponse, ClientResponseError, RequestInfo, hdrs
-from multidict import CIMultiDict, MultiMapping
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from retrykit.core import backoff, retry_after
 from retrykit.core.classify import (
@@ -26,19 +25,33 @@ from retrykit.core.events import Reason, Request
 from retrykit.core.policy import RetryPolicy
 
 
-class Outcome(NamedTuple):
+class Outcome:
     """How an attempt ended, and what the user's strategies say of it."""
 
-    result: object = None
-    """What it returned, or"""
-    error: Exception | None = None
-    """what it raised."""
-    wall: float = 0.0
-    """The time of day at which it ended, in seconds since the epoch."""
-    retry_if: bool = False
-    """The answer of the policy's `retry_if`."""
-    wait: float | None = None
-    """The answer of its `wait`, in seconds."""
+    __slots__ = ("error", "result", "retry_if", "status", "wait", "wall")
+
+    def __init__(
+        self,
+        result: object = None,
+        error: Exception | None = None,
+        wall: float = 0.0,
+        *,
+        retry_if: bool = False,
+        wait: float | None = None,
+    ) -> None:
+        self.result = result
+        """What it returned, or"""
+        self.error = error
+        """what it raised."""
+        self.wall = wall
+        """The time of day at which it ended, in seconds since the epoch."""
+        self.retry_if = retry_if
+        """The answer of the policy's `retry_if`."""
+        self.wait = wait
+        """The answer of its `wait`, in seconds."""
+        value = result if error is None else error
+        self.status: int | None = value.status if isinstance(value, _WITH_STATUS) else None
+        """The status, if it has one."""
 
     @property
     def value(self) -> object:
@@ -48,15 +61,8 @@ class Outcome(NamedTuple):
     @property
     def source(self) -> ClientResponse | ClientResponseError | None:
         """What bears a status and headers, if anything does."""
-        if isinstance(self.error, ClientResponseError):
-            return self.error
-        return self.result if isinstance(self.result, ClientResponse) else None
-
-    @property
-    def status(self) -> int | None:
-        """The status, if it has one."""
-        source = self.source
-        return source.status if source is not None else None
+        value = self.value
+        return value if isinstance(value, _WITH_STATUS) else None
 
     @property
     def request(self) -> Request | None:
@@ -81,17 +87,22 @@ class Outcome(NamedTuple):
     @property
     def asked_delay(self) -> float | None:
         """The seconds that the server, or a `TryAgain`, asks us to wait."""
-        if isinstance(self.error, TryAgain):
-            return self.error.after
-        source = self.source
-        if source is None or not source.headers:
+        if self.status is None:
+            return self.error.after if isinstance(self.error, TryAgain) else None
+        source: Any = self.value
+        headers = source.headers
+        if not isinstance(headers, CIMultiDictProxy):  # A test may have made it with a plain dict, or none.
+            headers = CIMultiDict(headers or ())
+        if hdrs.RETRY_AFTER not in headers:
             return None
-        headers = _case_insensitive(source.headers)
-        values = headers.getall(hdrs.RETRY_AFTER, ())
-        return retry_after.seconds_to_wait(values, headers.get(hdrs.DATE), self.wall) if values else None
+        values = headers.getall(hdrs.RETRY_AFTER)
+        return retry_after.seconds_to_wait(values, headers.get(hdrs.DATE), self.wall)
 
 
-@dataclass(frozen=True, slots=True)
+_WITH_STATUS = (ClientResponse, ClientResponseError)
+
+
+@dataclass(slots=True)
 class Call:
     """Where a call stands after an attempt. All times are seconds."""
 
@@ -110,20 +121,27 @@ class Call:
     repeated_at_once: bool = False
     """Did ours take place already? It is no wait, and no step of the backoff."""
 
+    def take(self, retry: "Retry") -> None:
+        """Go by the decision to try again."""
+        if retry.at_once:
+            self.repeated_at_once = True
+        else:
+            self.previous_delay = retry.delay
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Accept:
     """The outcome is the call's: a success, or a failure that no other attempt would mend."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GiveUp:
     """The outcome is the call's, although it could have been retried."""
 
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Retry:
     """Another attempt follows."""
 
@@ -135,7 +153,7 @@ class Retry:
 
 Decision = Accept | GiveUp | Retry
 ACCEPT = Accept()
-_FINAL = (None, Kind.PERMANENT)
+_PERMANENT = Kind.PERMANENT  # To look up a member of an Enum is slow in Python 3.11.
 
 
 def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> Decision:
@@ -147,10 +165,10 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
         policy: The rules.
         draw: A number in [0, 1), drawn at random.
     """
-    if _ran_out_of_time(outcome, call, policy):
+    if policy.timeout is not None and _ran_out_of_time(outcome, call, policy.timeout):
         return GiveUp("timeout")
     kind = _kind(outcome, policy)
-    if kind in _FINAL:
+    if kind is None or kind is _PERMANENT:
         return ACCEPT
     if call.attempt >= policy.max_retries:
         return GiveUp("attempts")
@@ -164,16 +182,16 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     if asked is not None and asked > policy.max_retry_after:
         return GiveUp("retry_after")
     delay = _delay(outcome, call, policy, draw, asked)
-    return Retry(delay) if _is_in_time(delay, call, policy) else GiveUp("timeout")
+    return Retry(delay) if policy.timeout is None or _is_in_time(delay, call, policy) else GiveUp("timeout")
 
 
 def _is_in_time(delay: float, call: Call, policy: RetryPolicy) -> bool:
     return policy.timeout is None or call.elapsed + delay < policy.timeout
 
 
-def _ran_out_of_time(outcome: Outcome, call: Call, policy: RetryPolicy) -> bool:
+def _ran_out_of_time(outcome: Outcome, call: Call, timeout: float) -> bool:
     """Is this the `TimeoutError` by which the call's own deadline shows?"""
-    return policy.timeout is not None and call.elapsed >= policy.timeout and isinstance(outcome.error, TimeoutError)
+    return call.elapsed >= timeout and isinstance(outcome.error, TimeoutError)
 
 
 # aiohttp always gives these; an error that a test has made may lack the one, and have a plain dict for the other.
@@ -181,13 +199,9 @@ def _request_of(info: RequestInfo | None) -> Request | None:
     return Request.to(info.method, info.real_url) if info is not None else None
 
 
-def _case_insensitive(headers: Mapping[str, str]) -> MultiMapping[str]:
-    return headers if isinstance(headers, MultiMapping) else CIMultiDict(headers)
-
-
 def can_be_retried(outcome: Outcome, policy: RetryPolicy) -> bool:
     """Would another attempt follow, if attempts, time and the request allow it?"""
-    return _kind(outcome, policy) not in _FINAL
+    return _kind(outcome, policy) not in (None, Kind.PERMANENT)
 
 
 def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:
@@ -196,18 +210,17 @@ def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:
         kind = kind_of_error(outcome.error, policy.statuses, policy.exceptions)
     elif outcome.status in policy.statuses:
         kind = kind_of_status(outcome.status)
-    if kind is None and outcome.retry_if:
-        return Kind.MAYBE_PROCESSED
-    return kind
+    return Kind.MAYBE_PROCESSED if kind is None and outcome.retry_if else kind
 
 
 def _delay(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float, asked: float | None) -> float:
     if outcome.wait is not None:
         return max(outcome.wait, asked or 0.0)
-    schedule = (call.attempt - call.repeated_at_once, call.previous_delay, policy.base_delay, policy.max_delay)
-    delay = backoff.delay(policy.jitter, *schedule, draw=draw)
+    jitter, base_delay, max_delay = policy.jitter, policy.base_delay, policy.max_delay
+    waits = call.attempt - 1 if call.repeated_at_once else call.attempt
+    delay = backoff.delay(jitter, waits, call.previous_delay, base_delay, max_delay, draw=draw)
     if asked is None or asked <= delay:
         return delay
     # The server's word is a floor. Jitter adds to it, so that not all who were told so come back at that moment.
-    shortest, longest = backoff.span(policy.jitter, *schedule)
-    return asked + draw * max(0.0, min(longest - shortest, policy.max_delay - asked))
+    shortest, longest = backoff.span(jitter, waits, call.previous_delay, base_delay, max_delay)
+    return asked + draw * max(0.0, min(longest - shortest, max_delay - asked))

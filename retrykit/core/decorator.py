@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast,
 
 from retrykit.core.checks import shown_type
 from retrykit.core.errors import UsageError
+from retrykit.core.limits import TimeLimits
 from retrykit.core.loop import retrying
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.core.run import Describe, Plan
@@ -145,7 +146,10 @@ def decorate(
     _refuse_unawaitable(fn)
     name = name or _name_of(fn)
     one_attempt: Callable[P, Awaitable[R]] = fn if inspect.iscoroutinefunction(fn) else _awaited(fn, name)
-    plan = Plan(one_attempt, policy, name, describe, returns_response, holds_back, is_over)
+    limits = None if policy.longest_attempt is None else TimeLimits(policy.longest_attempt)
+    plan = Plan(
+        one_attempt, policy, name, _place_of(one_attempt, name), describe, returns_response, holds_back, limits, is_over
+    )
     call = functools.wraps(fn)(retrying(one_attempt, plan))
     own_policy = policy
 
@@ -200,6 +204,11 @@ def _refuse_unawaitable(fn: Any) -> None:
 def _is_old_style_coroutine(fn: Any) -> bool:
     """Is it a generator that `types.coroutine` has made awaitable?"""
     return bool(getattr(getattr(fn, "__code__", None), "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE)
+
+
+def _place_of(fn: Any, name: str) -> str:
+    module = getattr(fn, "__module__", "") or ""
+    return name if module.partition(".")[0] in ("", "retrykit") else f"{module}.{name}"
 
 
 def _name_of(fn: Any) -> str:

@@ -1,6 +1,6 @@
 """Frozen records: what is known of a request, of an attempt, and what listeners receive."""
 
-import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import quote
@@ -86,6 +86,16 @@ class Attempt:
         return self.exception.__name__ if self.exception else "a value that retry_if refused"
 
 
+Ended = tuple[int | None, type[Exception] | None, float, float | None]
+"""What is kept of an attempt while its call runs: status, exception, elapsed and delay, as those of an `Attempt`.
+Hardly any call is asked for its attempts, and a tuple costs a tenth."""
+
+
+def as_attempts(ended: Iterable[Ended]) -> tuple[Attempt, ...]:
+    """The records of a call's attempts, from the first one on."""
+    return tuple(Attempt(number, *attempt) for number, attempt in enumerate(ended, 1))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedAttempt:
     """What listeners are told of an attempt that failed: the base of `RetryEvent` and `GiveUpEvent`."""
@@ -135,25 +145,28 @@ Event = RetryEvent | GiveUpEvent
 
 _HISTORY = "_retrykit_history"
 _REMEMBERING = (BaseException, ClientResponse)
-_ended_calls = itertools.count(1)
+_calls_ended = 0
 
 
-class History(NamedTuple):
+@dataclass(slots=True)
+class History:
     """What an exception or response remembers of the call that it came out of."""
 
-    attempts: tuple[Attempt, ...]
+    attempts: Sequence[Ended]
     place: str
     """The name of what was called."""
     gave_up: bool
     """Could its last attempt have been retried?"""
     ended: int
-    """Grows with each call that leaves a history."""
+    """What `calls_ended` was then."""
 
 
-def remember(outcome: object, attempts: tuple[Attempt, ...], place: str, *, gave_up: bool) -> None:
+def remember(outcome: object, attempts: Sequence[Ended], place: str, *, gave_up: bool) -> None:
     """Let `attempts_of(outcome)` be these. Only exceptions and responses are marked; a value is the caller's own."""
+    global _calls_ended
     if isinstance(outcome, _REMEMBERING):
-        vars(outcome)[_HISTORY] = History(attempts, place, gave_up, next(_ended_calls))
+        _calls_ended += 1
+        vars(outcome)[_HISTORY] = History(attempts, place, gave_up, _calls_ended)
 
 
 def pass_on_history(response: object, error: BaseException) -> None:
@@ -174,9 +187,9 @@ def attempts_of(outcome: object) -> tuple[Attempt, ...]:
     retrykit raised or returned.
     """
     history = history_of(outcome)
-    return history.attempts if history is not None else ()
+    return as_attempts(history.attempts) if history is not None else ()
 
 
 def calls_ended() -> int:
-    """A number that every history that is left from now on exceeds."""
-    return next(_ended_calls)
+    """How many calls have left a history in this process. Of threads that end theirs at once, not all may count."""
+    return _calls_ended

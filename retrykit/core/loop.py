@@ -13,41 +13,47 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine[Any, Any, R]]:
+def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine[Any, Any, R]]:  # noqa: C901
     """The coroutine function that calls `fn` under a plan."""
     policy = plan.policy
     timed, statuses, before_retry = policy.measures_time, policy.statuses, policy.before_retry
     any_result_can_fail = policy.retry_if is not None
-    first_attempt: Callable[..., Awaitable[Any]] = fn
+    attempt: Callable[..., Awaitable[Any]] = fn
 
-    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: PLR0912 - cut in pieces, it is no loop to read.
         run = Run(plan, args, kwargs) if timed else None
-        while True:
-            try:
-                if run is None:  # A call without keywords is spared the packing of none.
-                    outcome = await (first_attempt(*args, **kwargs) if kwargs else first_attempt(*args))
+        try:
+            while True:
+                try:
+                    if run is None or (limit := run.begin_attempt()) is None:
+                        # A call without keywords is spared the packing of none.
+                        outcome = await (attempt(*args, **kwargs) if kwargs else attempt(*args))
+                    else:
+                        with limit:
+                            outcome = await attempt(*args, **kwargs)
+                except Exception as error:
+                    run = run or Run(plan, args, kwargs)
+                    if run.ends_with_error(error):
+                        raise
                 else:
-                    outcome = await run.attempt()
-            except Exception as error:
-                run = run or Run(plan, args, kwargs)
-                if run.ends_with_error(error):
-                    raise
-            else:
-                is_response = isinstance(outcome, ClientResponse)
-                acceptable = outcome.status not in statuses if is_response else _is_value(outcome, plan.name)
-                if acceptable and not any_result_can_fail:
-                    if run is not None:
-                        run.succeeded(outcome)
-                    return outcome
-                run = run or Run(plan, args, kwargs)
-                if await run.ends_with_result(outcome):
-                    return outcome
-                del outcome  # A call that waits holds nothing of the attempts before.
-            if run.failure is not None:
-                raise run.take_failure()
-            await clock.sleep(run.delay)
-            if before_retry is not None:
-                await run.prepare(before_retry)
+                    is_response = isinstance(outcome, ClientResponse)
+                    acceptable = outcome.status not in statuses if is_response else _is_value(outcome, plan.name)
+                    if acceptable and not any_result_can_fail:
+                        if run is not None:
+                            run.succeeded(outcome)
+                        return outcome
+                    run = run or Run(plan, args, kwargs)
+                    if run.ends_with_result(outcome):
+                        return outcome
+                    del outcome  # A call that waits holds nothing of the attempts before.
+                if run.unsettled is not None:
+                    await run.settle()
+                await clock.sleep(run.delay)
+                if before_retry is not None:
+                    await run.prepare(before_retry)
+        finally:
+            if run is not None:
+                run.end()
 
     return call
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from tenacity import RetryCallState
@@ -153,12 +153,17 @@ class RetryPolicy:
         """The options that differ from their defaults."""
         return {name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default}
 
-    @property
+    @cached_property
     def strategies(self) -> bool:
         """Does the policy have strategies of the user's own?"""
         return not (self.wait is None and self.stop is None and self.retry_if is None)
 
-    @property
+    @cached_property
+    def longest_attempt(self) -> float | None:
+        """Seconds that an attempt can take at the most; `None` where nothing limits it."""
+        return min((limit for limit in (self.attempt_timeout, self.timeout) if limit is not None), default=None)
+
+    @cached_property
     def measures_time(self) -> bool:
         """Is a call's time measured from its start? Where nothing asks for that, it isn't: it costs every success."""
         return self.strategies or self.timeout is not None or self.attempt_timeout is not None

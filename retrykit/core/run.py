@@ -6,16 +6,26 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import tenacity
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, ClientResponseError
 
 from retrykit.core import clock, errors, listeners, scope
 from retrykit.core.checks import name_of, shown_type
 from retrykit.core.decision import ACCEPT, Accept, Call, Decision, GiveUp, Outcome, Retry, can_be_retried, decide
 from retrykit.core.discard import MOST_SECONDS, drain
 from retrykit.core.errors import GiveUpError, ResponseError
-from retrykit.core.events import Attempt, FailedAttempt, Reason, Request, RetryEvent, calls_ended, remember
+from retrykit.core.events import (
+    Ended,
+    FailedAttempt,
+    Reason,
+    Request,
+    RetryEvent,
+    as_attempts,
+    calls_ended,
+    remember,
+)
+from retrykit.core.limits import TimeLimit, TimeLimits
 from retrykit.core.policy import BeforeRetry, RetryPolicy
-from retrykit.core.scope import warn_of_stacked_retries
+from retrykit.core.scope import Scope, warn_of_stacked_retries
 from retrykit.core.strategies import Strategies
 
 Describe = Callable[..., Request]
@@ -28,7 +38,9 @@ class Plan(NamedTuple):
     """Makes one attempt."""
     policy: RetryPolicy
     name: str
-    """How its calls are named to listeners."""
+    """How its calls are named to listeners, and"""
+    place: str
+    """how in a warning."""
     describe: Describe | None = None
     """Tells of the request, from the arguments of the call; asked only once an attempt has failed. Default: what the
     outcomes show of it."""
@@ -37,15 +49,14 @@ class Plan(NamedTuple):
 
     holds_back: bool = False
     """Is this a request whose repeat by aiohttp is held back?"""
+    limits: TimeLimits | None = None
+    """Those of its attempts."""
     is_over: Callable[..., bool] | None = None
     """Tells, from the arguments of the call, whether a time has passed that something else has set for all of it; asked
     where an attempt ended in a `TimeoutError`, and after what an attempt has left was drained."""
 
-    @property
-    def place(self) -> str:
-        """What is called, as a warning names it."""
-        module = getattr(self.fn, "__module__", "") or ""
-        return self.name if module.partition(".")[0] in ("", "retrykit") else f"{module}.{self.name}"
+
+_UNKNOWN = Request()
 
 
 class Run:
@@ -53,57 +64,65 @@ class Run:
 
     __slots__ = (
         "_args",
-        "_attempts",
+        "_call",
         "_calls_before",
+        "_ended",
         "_event",
         "_is_overdue",
         "_kwargs",
         "_plan",
         "_policy",
-        "_previous_delay",
         "_reason",
         "_redirected",
-        "_repeated_at_once",
         "_request",
+        "_scope",
         "_started",
         "_strategies",
         "delay",
-        "failure",
+        "unsettled",
     )
 
     def __init__(self, plan: Plan, args: Any, kwargs: Any) -> None:
-        self._plan, self._policy, self._args, self._kwargs = plan, plan.policy, args, kwargs
+        self._plan, self._args, self._kwargs = plan, args, kwargs
+        self._policy = plan.policy.replace(max_retries=1) if scope.retries_disabled() else plan.policy
         self._started = clock.now()
-        self._attempts: tuple[Attempt, ...] = ()
-        self._request: Request | None = None
+        self._ended: list[Ended] = []
+        """The attempts so far."""
+        self._call: Call | None = None
+        self._request = _UNKNOWN
+        self._scope = Scope()
         self._strategies: Strategies | None = None
         self._event: RetryEvent | None = None
-        self._reason: Reason = "attempts"
+        self._reason: Reason | None = None
+        """Why it was given up on."""
         self._is_overdue = False
         self._redirected = False
-        self._repeated_at_once = False
-        self._previous_delay = 0.0
         self._calls_before: int | None = None
         self.delay = 0.0
         """Seconds to wait before the next attempt."""
-        self.failure: Exception | None = None
-        """What the call ends with, where that is not simply raised on; `take_failure` makes of it what comes out."""
+        self.unsettled: ClientResponse | Exception | None = None
+        """An open response that nobody gets, or an error in whose place another comes out; `settle` is for it."""
 
     # --- what the loop asks for -----------------------------------------------------------------------------------
 
-    async def attempt(self) -> Any:
-        """Make the next attempt, within what is left of the time."""
-        left, limit = self._time_left(), self._policy.attempt_timeout
-        if left == 0 and self._attempts:
-            raise self._overdue()  # It would still get as far as its first await, and that may be a request sent.
-        if left is not None:
-            limit = left if limit is None else min(left, limit)
-        attempt = scope.enter(len(self._attempts) + 1, left, limit)
-        try:
-            async with clock.time_limit(limit):
-                return await self._plan.fn(*self._args, **self._kwargs)
-        finally:
-            scope.leave(attempt)
+    def begin_attempt(self) -> TimeLimit | None:
+        """Mark the attempt that begins, and give its limit, where it has one."""
+        limits = self._plan.limits
+        self._scope.enter(len(self._ended) + 1)
+        if limits is None:
+            return None
+        now, left = self._started, self._policy.timeout
+        if self._ended:
+            now, left = clock.now(), self._time_left()
+            if left == 0:
+                raise self._overdue()  # It would still get as far as its first await, and that may be a request sent.
+        limit = limits.seconds if left is None else min(left, limits.seconds)
+        self._scope.deadline, self._scope.end = None if left is None else now + left, now + limit
+        return limits.begin(limit)
+
+    def end(self) -> None:
+        """The call is over, by whatever way."""
+        self._scope.running = 0
 
     async def prepare(self, before_retry: BeforeRetry) -> None:
         """Await the user's hook, within what is left of the time."""
@@ -116,54 +135,36 @@ class Run:
             timed_out = isinstance(error, TimeoutError) and limit.expired()
             if timed_out:
                 listeners.tell(self._event.given_up("timeout"))
-            self._mark(error, "timeout" if timed_out else None)
+            self._marked(error, "timeout" if timed_out else None)
             raise
 
     def ends_with_error(self, error: Exception) -> bool:
-        """Is this error what comes out of the call? If not, another attempt follows, or `failure` is set."""
+        """Is this error what comes out of the call? If not, another attempt follows, unless it is `unsettled`."""
         if self._is_overdue:
             return True
-        decision = self._judge(Outcome(None, error, clock.wall()))
+        # Only an answer can name a time of day.
+        wall = clock.wall() if isinstance(error, ClientResponseError) else 0.0
+        decision = self._judge(Outcome(None, error, wall))
         if isinstance(decision, Retry):
             return False
         if isinstance(decision, Accept):
-            if len(self._attempts) > 1:
-                self._mark(error, None)
+            if len(self._ended) > 1:
+                self._marked(error, None)
             return True
-        self._reason = decision.reason
         if type(error) is ResponseError or isinstance(error, tenacity.TryAgain):
-            self.failure = error
+            self.unsettled = error
             return False
-        self._mark(error, decision.reason)
+        self._marked(error, decision.reason)
         return True
-
-    def take_failure(self) -> Exception:
-        """What comes out in the place of `failure`: a `GiveUpError`, or what a `TryAgain` was raised from.
-
-        It is made outside of the handler of the error, so that it keeps a context of its own; and it is not kept here,
-        because its traceback leads back here, and that would be a cycle.
-        """
-        failure, self.failure = self.failure, None
-        assert failure is not None
-        if isinstance(failure, tenacity.TryAgain):
-            failure = errors.asked_for_by(failure, sys.exception())
-        if type(failure) is ResponseError:
-            return self._give_up_error(failure, self._reason)
-        self._mark(failure, self._reason)
-        return failure
 
     def succeeded(self, result: object) -> None:
         """Take in a result that needs no judging."""
-        if self._attempts:
-            self._record(Outcome(result), clock.now() - self._started, None)
-            self._remember(result, gave_up=False)
+        if self._ended and isinstance(result, ClientResponse):
+            self._ended.append((result.status, None, clock.now() - self._started, None))
+            remember(result, self._ended, self._plan.place, gave_up=False)
 
-    async def ends_with_result(self, result: object) -> bool:
-        """Is this result what the caller gets? If not, it has been disposed of, and another attempt follows.
-
-        Raises:
-            GiveUpError: The result is a response that was given up on.
-        """
+    def ends_with_result(self, result: object) -> bool:
+        """Is this result what the caller gets? If not, another attempt follows, once it is settled."""
         response = result if isinstance(result, ClientResponse) else None
         try:
             decision = self._judge(Outcome(result, None, clock.wall()))
@@ -172,116 +173,126 @@ class Run:
                 response.close()
             raise
         if isinstance(decision, Retry):
-            if response is not None:
-                await drain(response, self._time_to_spare(decision.delay))
-                if self._is_over():
-                    error = TimeoutError()
-                    self._mark(error, None)
-                    raise error
+            if response is not None and not response.closed:  # Else all of it came, and its connection is free.
+                self.unsettled = response
             return False
         if isinstance(decision, GiveUp) and response is not None and not self._hands_back_responses():
-            body = await drain(response, self._time_left())
-            raise self._give_up_error(ResponseError.of(response, body), decision.reason)
-        if isinstance(decision, GiveUp) or len(self._attempts) > 1:
+            self.unsettled = response
+            return False
+        if isinstance(decision, GiveUp) or len(self._ended) > 1:
             self._remember(result, gave_up=isinstance(decision, GiveUp))
         return True
+
+    async def settle(self) -> None:
+        """Let go of an open response, or raise what comes out in the place of an error.
+
+        An error is made outside of the handler of that one, so that it keeps a context of its own. It is kept neither
+        in the run nor in a variable: its traceback leads back to both, and that would be a cycle.
+
+        Raises:
+            GiveUpError: The response, or the error that was made of one, was given up on.
+            TimeoutError: The time is over that something else has set for the call.
+        """
+        if not isinstance(self.unsettled, ClientResponse):
+            raise self._what_comes_out()
+        response, self.unsettled = self.unsettled, None
+        if self._reason is not None:
+            body = await drain(response, self._time_left())
+            raise self._give_up_error(ResponseError.of(response, body), self._reason)
+        await drain(response, self._time_to_spare(self.delay))
+        if self._is_over():
+            raise self._marked(TimeoutError(), None)
 
     # --- how it goes about it -------------------------------------------------------------------------------------
 
     def _judge(self, outcome: Outcome) -> Decision:
-        policy = self._policy.replace(max_retries=1) if scope.retries_disabled() else self._policy
-        elapsed = clock.now() - self._started
-        over = isinstance(outcome.error, TimeoutError) and self._is_over()
-        decision = ACCEPT if over else self._decide(outcome, elapsed, policy)
-        self._warn_if_stacked(outcome)
+        policy, call = self._policy, self._call or self._call_as_described()
+        call.attempt += 1
+        call.elapsed = clock.now() - self._started
+        if (body := self._request.body) is not None:
+            call.sendable = body.used_up is None
+        if isinstance(outcome.error, TimeoutError) and self._is_over():
+            decision: Decision = ACCEPT
+        elif policy.strategies:
+            decision = self._decide_with_strategies(outcome, call, policy)
+        else:
+            decision = decide(outcome, call, policy, 0.0 if policy.jitter == "none" else clock.draw())
+        if self._calls_before is not None and self._calls_before != calls_ended():
+            # A repetition ended, and calls ended meanwhile. Was one of them a part of it, had repeated, and given up?
+            warn_of_stacked_retries(self._plan.place, outcome.value, self._calls_before)
+        raised = None if outcome.error is None else type(outcome.error)
         if isinstance(decision, Retry):
-            self._take(decision)
-        elif decision == GiveUp("not_repeatable"):
-            self._redirected = outcome.redirected
-        self._record(outcome, elapsed, decision.delay if isinstance(decision, Retry) else None)
-        if not isinstance(decision, Accept):
+            self.delay = decision.delay
+            self._calls_before = calls_ended()
+            call.take(decision)
+            self._ended.append((outcome.status, raised, call.elapsed, decision.delay))
+        else:
+            self._ended.append((outcome.status, raised, call.elapsed, None))
+            if isinstance(decision, Accept):
+                return decision
+            self._reason = decision.reason
+            self._redirected = decision.reason == "not_repeatable" and outcome.redirected
+        if listeners.get_listeners() or policy.before_retry:
             self._tell(outcome, decision, policy.max_retries)
         return decision
 
-    def _take(self, decision: Retry) -> None:
-        """Go by the decision to try again."""
-        self.delay = decision.delay
-        if decision.at_once:
-            self._repeated_at_once = True
-        else:
-            self._previous_delay = decision.delay
-        self._calls_before = calls_ended()
-
-    def _warn_if_stacked(self, outcome: Outcome) -> None:
-        """Warn where an attempt that was itself a repetition ended in a call that had repeated, too, and given up."""
-        if self._calls_before is not None:
-            warn_of_stacked_retries(self._plan.place, outcome.value, self._calls_before)
-
-    def _decide(self, outcome: Outcome, elapsed: float, policy: RetryPolicy) -> Decision:
-        """What follows, with the answers of the user's strategies, where there are any."""
-        call, draw = self._call(elapsed), clock.draw() if policy.jitter != "none" else 0.0
-        if not policy.strategies:
-            return decide(outcome, call, policy, draw)
+    def _decide_with_strategies(self, outcome: Outcome, call: Call, policy: RetryPolicy) -> Decision:
+        """What follows, with the answers of the user's strategies."""
         if self._strategies is None:
             self._strategies = Strategies(policy, self._plan.fn, self._args, self._kwargs, self._started)
         strategies = self._strategies
-        strategies.see(call.attempt, outcome.result, outcome.error, elapsed)
+        strategies.see(call.attempt, outcome.result, outcome.error, call.elapsed)
         try:
-            outcome = outcome._replace(retry_if=strategies.retry_if())
+            outcome.retry_if = strategies.retry_if()
             if can_be_retried(outcome, policy):
-                outcome = outcome._replace(wait=strategies.wait())
-            decision = decide(outcome, call, policy, draw)
+                outcome.wait = strategies.wait()
+            decision = decide(outcome, call, policy, 0.0 if policy.jitter == "none" else clock.draw())
             if isinstance(decision, Retry) and strategies.stops(decision.delay):
                 return GiveUp("stop")
             return decision
         finally:
             strategies.forget()
 
-    def _overdue(self) -> TimeoutError:
+    def _what_comes_out(self) -> Exception:
+        """A `GiveUpError` in the place of a `ResponseError`, or what a `TryAgain` was raised from."""
+        error, self.unsettled = self.unsettled, None
+        assert isinstance(error, Exception)
+        if isinstance(error, tenacity.TryAgain):
+            error = errors.asked_for_by(error, sys.exception())
+        if type(error) is ResponseError and self._reason is not None:
+            return self._give_up_error(error, self._reason)
+        return self._marked(error, self._reason)
+
+    def _overdue(self) -> Exception:
         """The end of a call whose time was over before its next attempt could begin."""
         self._is_overdue = True
         if self._event is not None:
             listeners.tell(self._event.given_up("timeout"))
-        error = TimeoutError()
-        self._mark(error, "timeout")
-        return error
+        return self._marked(TimeoutError(), "timeout")
 
-    def _call(self, elapsed: float) -> Call:
-        if self._request is None:
-            self._request = self._described()
-        repeatable = self._policy.idempotent
-        return Call(
-            attempt=len(self._attempts) + 1,
-            elapsed=elapsed,
-            previous_delay=self._previous_delay,
-            repeatable=self._request.repeatable if repeatable is None else repeatable,
-            sendable=self._used_up_body() is None,
-            holds_back=self._plan.holds_back,
-            repeated_at_once=self._repeated_at_once,
-        )
+    def _call_as_described(self) -> Call:
+        """The call, before its first attempt has ended."""
+        self._request = self._described()
+        idempotent = self._policy.idempotent
+        repeatable = self._request.repeatable if idempotent is None else idempotent
+        call = self._call = Call(attempt=0, repeatable=repeatable, holds_back=self._plan.holds_back)
+        return call
 
     def _used_up_body(self) -> str | None:
-        body = self._request.body if self._request else None
+        body = self._request.body
         return body.used_up if body is not None else None
 
     def _described(self) -> Request:
         if self._plan.describe is None:
-            return Request()
+            return self._request
         try:
             return self._plan.describe(*self._args, **self._kwargs)
         except TypeError:  # The arguments don't fit, and the error at hand says so.
-            return Request()
-
-    def _record(self, outcome: Outcome, elapsed: float, delay: float | None) -> None:
-        raised = None if outcome.error is None else type(outcome.error)
-        attempt = Attempt(len(self._attempts) + 1, outcome.status, raised, elapsed, delay)
-        self._attempts = (*self._attempts, attempt)
+            return self._request
 
     def _tell(self, outcome: Outcome, decision: Retry | GiveUp, max_retries: int) -> None:
-        if not (listeners.get_listeners() or self._policy.before_retry):
-            return
-        request = outcome.request or self._request or Request()
-        last = self._attempts[-1]
+        request = outcome.request or self._request
+        last = as_attempts(self._ended)[-1]
         failed = FailedAttempt(
             call=self._plan.name,
             method=request.method,
@@ -314,20 +325,22 @@ class Run:
             return self._plan.returns_response
         return self._policy.on_give_up == "return"
 
-    def _mark(self, error: Exception, reason: Reason | None) -> None:
+    def _marked(self, error: Exception, reason: Reason | None) -> Exception:
+        """An error that a call ends with, and that tells of it."""
         request = self._request
-        where = f" ({request.method} {request.origin or ''}{request.path})" if request and request.path else ""
+        where = f" ({request.method} {request.origin or ''}{request.path})" if request.path else ""
         errors.note(error, self._summary(reason) + where)
         if not isinstance(error, GiveUpError):  # It tells of the call inside that gave up.
             self._remember(error, gave_up=reason is not None)
+        return error
 
     def _give_up_error(self, error: ResponseError, reason: Reason) -> GiveUpError:
-        made = GiveUpError.after(error, reason, self._attempts, self._summary(reason))
+        made = GiveUpError.after(error, reason, as_attempts(self._ended), self._summary(reason))
         self._remember(made, gave_up=True)
         return made
 
     def _remember(self, outcome: object, *, gave_up: bool) -> None:
-        remember(outcome, self._attempts, self._plan.place, gave_up=gave_up)
+        remember(outcome, self._ended, self._plan.place, gave_up=gave_up)
 
     def _is_over(self) -> bool:
         return self._plan.is_over is not None and self._plan.is_over(*self._args, **self._kwargs)
@@ -335,7 +348,7 @@ class Run:
     def _summary(self, reason: Reason | None) -> str:
         policy = self._policy
         return errors.summary(
-            self._attempts,
+            as_attempts(self._ended),
             reason,
             measured=policy.measures_time,
             body=self._used_up_body(),

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 
 from retrykit.core import clock
@@ -13,30 +13,48 @@ from retrykit.core.events import history_of
 
 
 class Scope:
-    """An attempt, as it is seen from inside."""
+    """A call, as it is seen from inside of its attempts."""
 
-    __slots__ = ("deadline", "end", "number", "outer", "over")
+    __slots__ = ("deadline", "end", "outer", "running")
 
-    def __init__(self, number: int, deadline: float | None, end: float | None, outer: "Scope | None") -> None:
-        self.number = number
-        self.deadline = deadline
-        """The instant, on the clock of `clock.now`, at which the time of the call is over, and"""
-        self.end = end
-        """that at which the time of the attempt is."""
-        self.outer = outer
-        self.over = False
-        """A task that was started inside an attempt keeps its context, and may outlive it."""
+    def __init__(self) -> None:
+        self.deadline: float | None = None
+        """The instant, on the clock of `clock.now`, at which its time is over, and"""
+        self.end: float | None = None
+        """that at which the time of the running attempt is. Those of a call around it may come before."""
+        self.running = 0
+        """The number of the attempt that is running; 0 between them."""
+        self.outer = _innermost()
+
+    def enter(self, number: int) -> None:
+        """Mark the attempt that begins. Where it ends, none is `running`."""
+        self.running = number
+        _mark.set((self, number))
 
 
-_scope: ContextVar[Scope | None] = ContextVar("retrykit_scope", default=None)
+_Mark = tuple[Scope, int]
+# A mark is left where it is when its attempt is over: a task that was started inside keeps its context anyway, and a
+# coroutine that is closed from elsewhere ends in another one.
+_mark: ContextVar[_Mark | None] = ContextVar("retrykit_attempt", default=None)
 _disabled = 0
 
 
-def _running() -> Scope | None:
-    scope = _scope.get()
-    while scope is not None and scope.over:
-        scope = scope.outer
-    return scope
+def _innermost() -> _Mark | None:
+    """The mark of the attempt that we are in."""
+    mark = _mark.get()
+    while mark is not None and mark[0].running != mark[1]:
+        mark = mark[0].outer
+    return mark
+
+
+def _running() -> Iterator[Scope]:
+    """The calls that we are in, the innermost first."""
+    mark = _mark.get()
+    while mark is not None:
+        scope, number = mark
+        if scope.running == number:
+            yield scope
+        mark = scope.outer
 
 
 def attempt_number() -> int:
@@ -45,49 +63,23 @@ def attempt_number() -> int:
     Where calls are nested, an inner call's first attempt may show the number of the outer call's, because a first
     attempt that nothing limits in time is not marked: that costs nothing.
     """
-    scope = _running()
-    return scope.number if scope is not None else 1
+    return next((scope.running for scope in _running()), 1)
 
 
 def time_left() -> float | None:
     """The seconds that are left of the running call; `None` where it has no `timeout`."""
-    scope = _running()
-    return None if scope is None else _until(scope.deadline)
+    return _until(scope.deadline for scope in _running())
 
 
 def attempt_time_left() -> float | None:
     """The seconds that are left of the running attempt; `None` where nothing limits it."""
-    scope = _running()
-    return None if scope is None else _until(scope.end)
+    return _until(scope.end for scope in _running())
 
 
-def enter(number: int, call_time: float | None, attempt_time: float | None) -> Scope:
-    """Mark the attempt that begins, and the seconds that its call and it have. A call around it may leave them less."""
-    outer, now = _running(), clock.now()
-    scope = Scope(
-        number,
-        _earliest(None if call_time is None else now + call_time, None if outer is None else outer.deadline),
-        _earliest(None if attempt_time is None else now + attempt_time, None if outer is None else outer.end),
-        outer,
-    )
-    _scope.set(scope)
-    return scope
-
-
-def leave(scope: Scope) -> None:
-    """Mark its end."""
-    scope.over = True
-    # Not by token: a coroutine that is closed from elsewhere ends in another context, where this is none of ours.
-    if _scope.get() is scope:
-        _scope.set(scope.outer)
-
-
-def _until(instant: float | None) -> float | None:
-    return None if instant is None else max(0.0, instant - clock.now())
-
-
-def _earliest(*instants: float | None) -> float | None:
-    return min((instant for instant in instants if instant is not None), default=None)
+def _until(instants: Iterable[float | None]) -> float | None:
+    """The seconds until the first of them."""
+    first = min((instant for instant in instants if instant is not None), default=None)
+    return None if first is None else max(0.0, first - clock.now())
 
 
 _reported: set[tuple[str, str]] = set()

@@ -20,13 +20,14 @@ REQUEST = aiohttp.RequestInfo(URL_, "GET", CIMultiDictProxy(CIMultiDict()), URL_
 SENT = "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
-def raised_status(status, **headers):
+def raised_status(status, *, retry_if=False, wait=None, **headers):
     named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
-    return Outcome(error=aiohttp.ClientResponseError(REQUEST, (), status=status, headers=CIMultiDictProxy(named)))
+    error = aiohttp.ClientResponseError(REQUEST, (), status=status, headers=CIMultiDictProxy(named))
+    return raised(error, retry_if=retry_if, wait=wait)
 
 
-def raised(error):
-    return Outcome(error=error)
+def raised(error, *, retry_if=False, wait=None):
+    return Outcome(error=error, retry_if=retry_if, wait=wait)
 
 
 BROKEN = raised(aiohttp.ServerDisconnectedError())
@@ -125,14 +126,14 @@ class TestALostConnection:
 class TestRetryIf:
     def test_it_adds(self):
         assert decided(Outcome(result="pending", retry_if=True)) == Retry(1.0)
-        assert decided(raised(ValueError())._replace(retry_if=True)) == Retry(1.0)
-        assert decided(raised_status(404)._replace(retry_if=True)) == Retry(1.0)
+        assert decided(raised(ValueError(), retry_if=True)) == Retry(1.0)
+        assert decided(raised_status(404, retry_if=True)) == Retry(1.0)
 
     def test_its_no_takes_nothing_away(self):
-        assert decided(raised_status(503)._replace(retry_if=False)) == Retry(1.0)
+        assert decided(raised_status(503, retry_if=False)) == Retry(1.0)
 
     def test_it_never_overrides_what_is_permanent(self):
-        assert decided(raised(aiohttp.InvalidURL("x"))._replace(retry_if=True)) == Accept()
+        assert decided(raised(aiohttp.InvalidURL("x"), retry_if=True)) == Accept()
 
     def test_it_does_not_make_a_call_repeatable(self):
         assert decided(Outcome(result="pending", retry_if=True), repeatable=False) == GiveUp("not_repeatable")
@@ -182,10 +183,10 @@ class TestRetryAfter:
 
 class TestWait:
     def test_its_answer_is_the_delay_beyond_max_delay_too(self):
-        assert decided(raised_status(503)._replace(wait=90.0)) == Retry(90.0)
+        assert decided(raised_status(503, wait=90.0)) == Retry(90.0)
 
     def test_the_servers_word_is_a_floor_under_it(self):
-        assert decided(raised_status(503, Retry_After="7")._replace(wait=3.0)) == Retry(7.0)
+        assert decided(raised_status(503, wait=3.0, Retry_After="7")) == Retry(7.0)
 
 
 class TestTimeout:

@@ -10,7 +10,7 @@ from retrykit.core.errors import UsageError
 from retrykit.core.limits import TimeLimits
 from retrykit.core.loop import retrying
 from retrykit.core.policy import RetryOptions, RetryPolicy
-from retrykit.core.run import Describe, Plan
+from retrykit.core.run import Plan, Traits
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -18,6 +18,8 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
+
+_UNKNOWN = Traits()
 
 
 class _Taking(Protocol[S_contra, Q, R_co]):
@@ -131,33 +133,29 @@ def policy_of(policy: RetryPolicy | None, options: RetryOptions) -> RetryPolicy:
 
 
 def decorate(
-    fn: Callable[P, Awaitable[R]],
-    policy: RetryPolicy,
-    name: str | None = None,
-    describe: Describe | None = None,
-    *,
-    returns_response: bool = False,
-    holds_back: bool = False,
-    is_over: Callable[..., bool] | None = None,
+    fn: Callable[P, Awaitable[R]], policy: RetryPolicy, name: str | None = None, traits: Traits = _UNKNOWN
 ) -> Retried[P, R]:
-    """`fn` under a policy; the other arguments are those of a `Plan`."""
+    """`fn` under a policy.
+
+    Args:
+        fn: Makes one attempt.
+        policy: The options.
+        name: How its calls are named. Default: as it is.
+        traits: What we know of it.
+    """
     if isinstance(fn, staticmethod | classmethod):
         return cast(Retried[P, R], type(fn)(decorate(fn.__func__, policy)))
     _refuse_unawaitable(fn)
     name = name or _name_of(fn)
-    one_attempt: Callable[P, Awaitable[R]] = fn if inspect.iscoroutinefunction(fn) else _awaited(fn, name)
+    is_awaitable = traits.returns_awaitable or inspect.iscoroutinefunction(fn)
+    one_attempt: Callable[P, Awaitable[R]] = fn if is_awaitable else _awaited(fn, name)
     limits = None if policy.longest_attempt is None else TimeLimits(policy.longest_attempt)
-    plan = Plan(
-        one_attempt, policy, name, _place_of(one_attempt, name), describe, returns_response, holds_back, limits, is_over
-    )
+    plan = Plan(one_attempt, policy, name, _place_of(one_attempt, name), traits, limits)
     call = functools.wraps(fn)(retrying(one_attempt, plan))
     own_policy = policy
 
     def retry_with(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> Retried[P, R]:
-        changed = policy_of(own_policy if policy is None else policy, options)
-        return decorate(
-            fn, changed, name, describe, returns_response=returns_response, holds_back=holds_back, is_over=is_over
-        )
+        return decorate(fn, policy_of(own_policy if policy is None else policy, options), name, traits)
 
     vars(call).update(policy=policy, retry_with=retry_with)
     return cast(Retried[P, R], call)

@@ -31,6 +31,23 @@ from retrykit.core.strategies import Strategies
 Describe = Callable[..., Request]
 
 
+class Traits(NamedTuple):
+    """What we know of a function that sends requests; of a user's own coroutine, it is nothing."""
+
+    describe: Describe | None = None
+    """Tells of the request, from the arguments of the call; asked only once an attempt has failed. Default: what the
+    outcomes show of it."""
+    returns_response: bool = False
+    """What happens to a response that was given up on, where the policy's `on_give_up` does not say."""
+    returns_awaitable: bool = False
+    """Does it return an awaitable for sure, though it is no coroutine function?"""
+    holds_back: bool = False
+    """Is aiohttp's own repeat of its requests held back?"""
+    is_over: Callable[..., bool] | None = None
+    """Tells, from the arguments of the call, whether a time has passed that something else has set for all of it; asked
+    where an attempt ended in a `TimeoutError`, and after what an attempt has left was drained."""
+
+
 class Plan(NamedTuple):
     """What all calls of a decorated function share."""
 
@@ -41,19 +58,9 @@ class Plan(NamedTuple):
     """How its calls are named to listeners, and"""
     place: str
     """how in a warning."""
-    describe: Describe | None = None
-    """Tells of the request, from the arguments of the call; asked only once an attempt has failed. Default: what the
-    outcomes show of it."""
-    returns_response: bool = False
-    """What happens to a response that was given up on, where the policy's `on_give_up` does not say."""
-
-    holds_back: bool = False
-    """Is this a request whose repeat by aiohttp is held back?"""
-    limits: TimeLimits | None = None
+    traits: Traits
+    limits: TimeLimits | None
     """Those of its attempts."""
-    is_over: Callable[..., bool] | None = None
-    """Tells, from the arguments of the call, whether a time has passed that something else has set for all of it; asked
-    where an attempt ended in a `TimeoutError`, and after what an attempt has left was drained."""
 
 
 _UNKNOWN = Request()
@@ -275,7 +282,7 @@ class Run:
         self._request = self._described()
         idempotent = self._policy.idempotent
         repeatable = self._request.repeatable if idempotent is None else idempotent
-        call = self._call = Call(attempt=0, repeatable=repeatable, holds_back=self._plan.holds_back)
+        call = self._call = Call(attempt=0, repeatable=repeatable, holds_back=self._plan.traits.holds_back)
         return call
 
     def _used_up_body(self) -> str | None:
@@ -283,12 +290,13 @@ class Run:
         return body.used_up if body is not None else None
 
     def _described(self) -> Request:
-        if self._plan.describe is None:
-            return self._request
+        describe = self._plan.traits.describe
+        if describe is None:
+            return _UNKNOWN
         try:
-            return self._plan.describe(*self._args, **self._kwargs)
+            return describe(*self._args, **self._kwargs)
         except TypeError:  # The arguments don't fit, and the error at hand says so.
-            return self._request
+            return _UNKNOWN
 
     def _tell(self, outcome: Outcome, decision: Retry | GiveUp, max_retries: int) -> None:
         request = outcome.request or self._request
@@ -322,7 +330,7 @@ class Run:
 
     def _hands_back_responses(self) -> bool:
         if self._policy.on_give_up is None:
-            return self._plan.returns_response
+            return self._plan.traits.returns_response
         return self._policy.on_give_up == "return"
 
     def _marked(self, error: Exception, reason: Reason | None) -> Exception:
@@ -343,7 +351,8 @@ class Run:
         remember(outcome, self._ended, self._plan.place, gave_up=gave_up)
 
     def _is_over(self) -> bool:
-        return self._plan.is_over is not None and self._plan.is_over(*self._args, **self._kwargs)
+        is_over = self._plan.traits.is_over
+        return is_over is not None and is_over(*self._args, **self._kwargs)
 
     def _summary(self, reason: Reason | None) -> str:
         policy = self._policy

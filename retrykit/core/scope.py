@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 from retrykit.core import clock
@@ -47,14 +47,15 @@ def _innermost() -> _Mark | None:
     return mark
 
 
-def _running() -> Iterator[Scope]:
+def _running() -> list[Scope]:
     """The calls that we are in, the innermost first."""
-    mark = _mark.get()
+    calls, mark = [], _mark.get()
     while mark is not None:
         scope, number = mark
         if scope.running == number:
-            yield scope
+            calls.append(scope)
         mark = scope.outer
+    return calls
 
 
 def attempt_number() -> int:
@@ -63,23 +64,24 @@ def attempt_number() -> int:
     Where calls are nested, an inner call's first attempt may show the number of the outer call's, because a first
     attempt that nothing limits in time is not marked: that costs nothing.
     """
-    return next((scope.running for scope in _running()), 1)
+    mark = _innermost()
+    return 1 if mark is None else mark[1]
 
 
 def time_left() -> float | None:
     """The seconds that are left of the running call; `None` where it has no `timeout`."""
-    return _until(scope.deadline for scope in _running())
+    return _until([scope.deadline for scope in _running()])
 
 
 def attempt_time_left() -> float | None:
     """The seconds that are left of the running attempt; `None` where nothing limits it."""
-    return _until(scope.end for scope in _running())
+    return _until([scope.end for scope in _running()])
 
 
-def _until(instants: Iterable[float | None]) -> float | None:
+def _until(instants: list[float | None]) -> float | None:
     """The seconds until the first of them."""
-    first = min((instant for instant in instants if instant is not None), default=None)
-    return None if first is None else max(0.0, first - clock.now())
+    known = [instant for instant in instants if instant is not None]
+    return max(0.0, min(known) - clock.now()) if known else None
 
 
 _reported: set[tuple[str, str]] = set()

@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+from functools import lru_cache
 
 from aiohttp.typedefs import StrOrURL
 from yarl import URL
@@ -36,20 +37,32 @@ def join(base: URL, path: StrOrURL) -> URL:
         ValueError: It would lead elsewhere: to another server, to other credentials, or out of the base's own path.
         TypeError: It is no path.
     """
-    if not isinstance(path, str | URL):
-        raise TypeError(f"{path!r} is no path; write it from its slash on, such as '/users/1'")
-    text = str(path)
-    if _ABSOLUTE.match(text):
+    text = path if isinstance(path, str) else _text_of(path)
+    if "://" in text and _ABSOLUTE.match(text):
         return _same_server(base, path if isinstance(path, URL) else URL(text))
-    shown = _shown(text)
     if text.startswith(_LIKE_A_SERVER):
-        raise ValueError(f"{shown} could be read as the name of a server; write the path from its slash on: '/users/1'")
-    below = str(base).rstrip("/")
-    address = f"{below}/{text.removeprefix('/')}" if text and text[0] not in "?#" else f"{base}{text}"
+        raise ValueError(
+            f"{_shown(text)} could be read as the name of a server; write the path from its slash on: '/users/1'"
+        )
+    address = f"{_below(base)}{text.removeprefix('/')}" if text and text[0] not in "?#" else f"{base}{text}"
     joined = URL(address, encoded=isinstance(path, URL))
-    if not _directory(joined).startswith(_directory(base)):
-        raise ValueError(f"{shown} leads out of {base.path}, which all paths are under; write the path without '..'")
+    if (".." in text or "%" in text) and not _directory(joined).startswith(_directory(base)):
+        raise ValueError(
+            f"{_shown(text)} leads out of {base.path}, which all paths are under; write the path without '..'"
+        )
     return joined
+
+
+def _text_of(path: object) -> str:
+    if not isinstance(path, URL):
+        raise TypeError(f"{path!r} is no path; write it from its slash on, such as '/users/1'")
+    return str(path)
+
+
+@lru_cache
+def _below(base: URL) -> str:
+    """What all addresses below a base begin with."""
+    return str(base).rstrip("/") + "/"
 
 
 def _directory(url: URL) -> str:

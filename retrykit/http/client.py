@@ -14,7 +14,9 @@ from yarl import URL
 from retrykit.core.decorator import Retried, decorate, policy_of
 from retrykit.core.events import Request
 from retrykit.core.policy import FurtherOptions, RetryPolicy, Seconds
+from retrykit.core.run import Traits
 from retrykit.http.address import checked_base, join
+from retrykit.http.internals import never_repeat
 from retrykit.http.replay import is_function
 from retrykit.http.send import (
     CallOptions,
@@ -120,8 +122,9 @@ class AsyncHTTPClient:
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
         name = type(self).__name__
-        self._fetch = decorate(fetch, self._policy, name, _describe, holds_back=True)
-        self._send = decorate(send, self._policy, name, _describe, holds_back=True, returns_response=True)
+        known = Traits(_describe, holds_back=True)
+        self._fetch = decorate(fetch, self._policy, name, known)
+        self._send = decorate(send, self._policy, name, known._replace(returns_response=True, returns_awaitable=True))
 
     @property
     def base_url(self) -> URL:
@@ -225,10 +228,20 @@ class AsyncHTTPClient:
     async def _call(self, method: str, path: StrOrURL, read: Read[R], options: Any) -> R:
         url = join(self._base_url, path)
         fetch, request = self._for_call(self._fetch, method, options)
-        result: R = await until_end(fetch, request, self._opened(), method, url, request, read)
+        session, statuses = self._opened(), fetch.policy.statuses
+        result: R = await until_end(fetch, request, session, method, url, request, read, statuses=statuses)
         return result
 
     def _for_call(self, fetch: Retried[P, R], method: str, options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
+        if options:
+            options = self._completed(options)
+        fetch, request = for_call(fetch, options, needs_key=self._sends_keys and not is_idempotent(method))
+        if self._per_attempt is not None and "timeout" not in options:
+            request["timeout"] = self._per_attempt
+        return fetch, request
+
+    def _completed(self, options: Any) -> Any:
+        """The options of a call, with what the client adds to them."""
         policy = options.get("policy")
         if isinstance(policy, RetryPolicy) and policy.timeout is None and "timeout" not in options:
             options = {**options, "policy": _with_default_timeout(policy, self._policy.timeout, "the client's")}
@@ -237,10 +250,7 @@ class AsyncHTTPClient:
             options = _as_json(options)
         elif is_function(data):
             options = {**options, "data": _making_json(data, self._opened())}
-        fetch, request = for_call(fetch, options, needs_key=self._sends_keys and not is_idempotent(method))
-        if self._per_attempt is not None and "timeout" not in options:
-            request["timeout"] = self._per_attempt
-        return fetch, request
+        return options
 
     def _opened(self) -> ClientSession:
         if self._owns_session and self._session is not None:
@@ -251,6 +261,7 @@ class AsyncHTTPClient:
         if self._session is None:
             self._loop = asyncio.get_running_loop()
             self._session = ClientSession(timeout=ClientTimeout())  # A call's time is the policy's to limit.
+            never_repeat(self._session)
         return self._session
 
 
@@ -297,7 +308,9 @@ def _with_default_timeout(policy: RetryPolicy, timeout: float | None, whose: str
     return policy.replace(timeout=timeout)
 
 
-def _describe(_: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *_read: object) -> Request:
+def _describe(
+    _: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *_read: object, **_statuses: object
+) -> Request:
     return describe(method, url, request)
 
 

@@ -10,33 +10,37 @@ from aiohttp.typedefs import StrOrURL
 from retrykit.core.decorator import Retried, decorate
 from retrykit.core.events import Request
 from retrykit.core.policy import RetryOptions, RetryPolicy
-from retrykit.core.run import Describe
+from retrykit.core.run import Describe, Traits
 from retrykit.http import send
+from retrykit.http.internals import never_repeat
 from retrykit.http.send import CallOptions, Read
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _helper(describe: Describe) -> Callable[[Callable[P, Awaitable[R]]], Retried[P, R]]:
-    """Decorate a helper with the default policy."""
+def _helper(describe: Describe, *, reads_body: bool = False) -> Callable[[Callable[P, Awaitable[R]]], Retried[P, R]]:
+    """Decorate a helper with the default policy; one that reads the body has to know which statuses are retried."""
 
     def decorator(fn: Callable[P, Awaitable[R]]) -> Retried[P, R]:
-        return _taking_options(decorate(fn, RetryPolicy(), describe=describe, holds_back=True))
+        retried = decorate(fn, RetryPolicy(), traits=Traits(describe, holds_back=True))
+        return _taking_options(retried, reads_body=reads_body)
 
     return decorator
 
 
-def _taking_options(retried: Retried[P, R]) -> Retried[P, R]:
+def _taking_options(retried: Retried[P, R], *, reads_body: bool) -> Retried[P, R]:
     """Let the options of a policy be given with a call, too: `fetch_json(url, max_retries=5)`."""
 
     @functools.wraps(cast(Callable[P, Awaitable[R]], retried))
     async def call(*args: Any, **options: Any) -> R:
         chosen, request = send.for_call(retried, options)
+        if reads_body:
+            request["statuses"] = chosen.policy.statuses
         return await send.until_end(cast(Callable[..., Coroutine[Any, Any, R]], chosen), request, *args, **request)
 
     def retry_with(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> Retried[P, R]:
-        return _taking_options(retried.retry_with(policy=policy, **options))
+        return _taking_options(retried.retry_with(policy=policy, **options), reads_body=reads_body)
 
     vars(call).update(retry_with=retry_with, __wrapped__=retried.__wrapped__)
     return cast(Retried[P, R], call)
@@ -79,7 +83,7 @@ async def post(session: ClientSession, url: StrOrURL, **options: Unpack[CallOpti
     return await send.send(session, "POST", url, cast(dict[str, Any], options))
 
 
-@_helper(_describe_fetch)
+@_helper(_describe_fetch, reads_body=True)
 async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> Any:
     """GET; the parsed JSON body, `None` where it is empty. The body is read inside the retried call.
 
@@ -94,20 +98,22 @@ async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **o
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_json)
 
 
-@_helper(_describe_fetch)
+@_helper(_describe_fetch, reads_body=True)
 async def fetch_text(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> str:
     """GET; the body as text, by the charset that the response names, else UTF-8. Otherwise as `fetch_json`."""
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_text)
 
 
-@_helper(_describe_fetch)
+@_helper(_describe_fetch, reads_body=True)
 async def fetch_bytes(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> bytes:
     """GET; the body as it is. Otherwise as `fetch_json`."""
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_bytes)
 
 
 async def _fetch(url: StrOrURL, session: ClientSession | None, request: dict[str, Any], read: Read[R]) -> R:
+    statuses = request.pop("statuses")
     if session is not None:
-        return await send.fetch(session, "GET", url, request, read)
+        return await send.fetch(session, "GET", url, request, read, statuses=statuses)
     async with ClientSession() as own:
-        return await send.fetch(own, "GET", url, request, read)
+        never_repeat(own)
+        return await send.fetch(own, "GET", url, request, read, statuses=statuses)

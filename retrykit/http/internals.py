@@ -17,6 +17,17 @@ def session_middlewares(session: ClientSession) -> Sequence[ClientMiddlewareType
     return middlewares if isinstance(middlewares, Sequence) else None
 
 
+def never_repeat(session: ClientSession) -> None:
+    """Have a session send each request once, where its version can (the test client of aiohttp's does so)."""
+    if hasattr(session, "_retry_connection"):
+        session._retry_connection = False  # noqa: SLF001
+
+
+def repeats(session: ClientSession) -> bool:
+    """Does a session send a request again by itself, when its connection was lost?"""
+    return getattr(session, "_retry_connection", True) is not False
+
+
 def timer_of(request: ClientRequest) -> object | None:
     """An object that all the requests share which one call of a session's makes: its hops, and its repeat."""
     timer: object | None = getattr(request, "_timer", None)

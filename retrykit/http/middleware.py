@@ -18,6 +18,7 @@ from retrykit.core.classify import lost_connection
 from retrykit.core.decorator import decorate, policy_of
 from retrykit.core.events import Request
 from retrykit.core.policy import RetryOptions, RetryPolicy
+from retrykit.core.run import Traits
 from retrykit.http.internals import body_in, has_timed_out, put_body, timer_of, value_of
 from retrykit.http.replay import KeptPayload, keep
 from retrykit.http.send import is_idempotent, is_repeatable
@@ -63,10 +64,7 @@ class RetryMiddleware:
             _attempt,
             self._policy,
             type(self).__name__,
-            _describe,
-            returns_response=True,
-            holds_back=True,
-            is_over=_is_over,
+            Traits(_describe, returns_response=True, holds_back=True, is_over=_is_over),
         )
         self._given_up: dict[int, _GivenUp] = {}
 

@@ -1,9 +1,11 @@
 """One attempt, one request: what may be sent again, how it is sent, and how the answer is read."""
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+import math
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from functools import lru_cache
 from ssl import SSLContext
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeGuard, TypeVar
 
 from aiohttp import (
     BasicAuth,
@@ -27,7 +29,7 @@ from retrykit.core.discard import drain
 from retrykit.core.errors import ResponseError
 from retrykit.core.events import Request, origin_of
 from retrykit.core.policy import RetryOptions, RetryPolicy, Seconds, UntimedOptions
-from retrykit.http.internals import session_middlewares
+from retrykit.http.internals import repeats, session_middlewares
 from retrykit.http.replay import Body, body_of
 
 P = ParamSpec("P")
@@ -93,7 +95,16 @@ def for_call(
         ValueError: An option has a value that can't work.
     """
     request = dict(options)
-    changes = {name: request.pop(name) for name in _POLICY_OPTIONS if name in request}
+    if request:
+        fetch = _under_options(fetch, request)
+    if request or needs_key:
+        _make_repeatable(request, needs_key=needs_key)
+    return fetch, request
+
+
+def _under_options(fetch: Retried[P, R], request: dict[str, Any]) -> Retried[P, R]:
+    """`fetch` changed by the options of a policy, which are taken out of the request's."""
+    changes = {name: request.pop(name) for name in _POLICY_OPTIONS & request.keys()}
     policy = request.pop("policy", None)
     for name in request.keys() - CallOptions.__annotations__.keys():
         checks.refuse_misspelt(name, (*_POLICY_OPTIONS, "idempotency_key"))
@@ -102,18 +113,13 @@ def for_call(
     timeout = changes.get("timeout")
     if isinstance(timeout, ClientTimeout):
         changes["timeout"], request["timeout"] = timeout.total or None, with_total(None, timeout)
-    if policy is not None or changes:
-        fetch = fetch.retry_with(policy=policy, **changes)
-    _make_repeatable(request, needs_key=needs_key)
-    return fetch, {**request, _STATUSES: fetch.policy.statuses}
+    return fetch.retry_with(policy=policy, **changes) if changes or policy is not None else fetch
 
 
-_POLICY_OPTIONS = tuple(RetryOptions.__annotations__)
+_POLICY_OPTIONS = RetryOptions.__annotations__.keys()
 _SENT_WITH_EACH_ATTEMPT = frozenset(
     {"cookies", "headers", "middlewares", "params", "proxy_headers", "skip_auto_headers"}
 )
-# The option that a request is told of: what is retried by its status can't be a success by it.
-_STATUSES = "statuses"
 
 
 def _make_repeatable(request: dict[str, Any], *, needs_key: bool) -> None:
@@ -162,7 +168,7 @@ def until_end(
 ) -> Coroutine[Any, Any, R]:
     """Make a call; when it is over, let go of the request's body."""
     body = request.get("data")
-    return _ending(body, fetch, *args, **kwargs) if isinstance(body, Body) else fetch(*args, **kwargs)
+    return _ending(body, fetch, *args, **kwargs) if _is_kept(body) else fetch(*args, **kwargs)
 
 
 async def _ending(body: Body, fetch: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -172,6 +178,11 @@ async def _ending(body: Body, fetch: Callable[P, Coroutine[Any, Any, R]], *args:
         await body.end()
 
 
+def _is_kept(body: object) -> TypeGuard[Body]:
+    return body is not None and isinstance(body, Body)
+
+
+@lru_cache(maxsize=128)
 def with_total(total: float | None, timeout: ClientTimeout) -> ClientTimeout:
     """The same timeout with another `total`."""
     return ClientTimeout(
@@ -192,7 +203,7 @@ def describe(method: str, url: StrOrURL, request: dict[str, Any]) -> Request:
     body = request.get("data")
     return known._replace(
         repeatable=is_repeatable(method, CIMultiDict(request.get("headers") or ())),
-        body=body if isinstance(body, Body) else None,
+        body=body if _is_kept(body) else None,
     )
 
 
@@ -211,32 +222,42 @@ def is_repeatable(method: str, headers: MultiMapping[str]) -> bool:
     return is_idempotent(method) or has_key(headers)
 
 
-async def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any]) -> ClientResponse:
+_URLS = (str, URL)
+
+
+def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any]) -> Awaitable[ClientResponse]:
     """Send a request, within what is left of the call's time; reading the body of its response counts, too."""
-    if not isinstance(url, str | URL):
+    if not isinstance(url, _URLS):
         raise TypeError(
             f"{type(url).__name__} is no URL; give the URL as a str or yarl.URL, and the session as `session`"
         )
     if not hasattr(session, "request"):
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
-    options = {name: value for name, value in request.items() if name != _STATUSES}
-    options["timeout"] = _within_the_call(session, request)
+    options = {**request, "timeout": _within_the_call(session, request)}
+    if repeats(session) or _is_kept(request.get("data")) or "upload_tracker" in request:
+        return _send_once(session, method, url, options)
+    return session.request(method, url, **options)  # With no coroutine around it: that would cost every request.
+
+
+async def _send_once(session: ClientSession, method: str, url: StrOrURL, options: dict[str, Any]) -> ClientResponse:
+    """Send a request with what belongs to one attempt."""
     if (make_tracker := options.get("upload_tracker")) is not None:
         options["upload_tracker"] = make_tracker()
     first_only = _FirstOnly()
-    middlewares = options.get("middlewares")
-    if middlewares is None:
-        middlewares = session_middlewares(session)
-    if middlewares is not None:
-        options["middlewares"] = (first_only, *middlewares)
+    if repeats(session):
+        middlewares = options.get("middlewares")
+        if middlewares is None:
+            middlewares = session_middlewares(session)
+        if middlewares is not None:
+            options["middlewares"] = (first_only, *middlewares)
     body = options.get("data")
     try:
-        if isinstance(body, Body):
+        if _is_kept(body):
             options["data"] = await body.for_attempt()
         return await session.request(method, url, **options)
     finally:
         first_only.error = None  # Its traceback leads back here.
-        if isinstance(body, Body):
+        if _is_kept(body):
             await body.end_attempt()
 
 
@@ -265,21 +286,41 @@ class _FirstOnly:
 def _within_the_call(session: ClientSession, request: dict[str, Any]) -> ClientTimeout:
     given: ClientTimeout = request["timeout"] if "timeout" in request else session.timeout  # noqa: SIM401
     left = scope.time_left()
-    return given if left is None else with_total(max(_SHORTEST_TOTAL, min(left, given.total or left)), given)
+    if left is None:
+        return given
+    # To a millisecond: so the first attempts of all calls have the same timeout, which is not made anew for each.
+    total = max(_SHORTEST_TOTAL, math.ceil(left * 1000) / 1000)
+    return with_total(min(total, given.total or total), given)
 
 
 Read = Callable[[ClientResponse], Awaitable[R]]
 
 
-async def fetch(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], read: Read[R]) -> R:
+async def fetch(
+    session: ClientSession,
+    method: str,
+    url: StrOrURL,
+    request: dict[str, Any],
+    read: Read[R],
+    *,
+    statuses: Collection[int],
+) -> R:
     """Send a request and read its response.
+
+    Args:
+        session: Sends it.
+        method: Of the request.
+        url: Where to.
+        request: aiohttp's options of a request.
+        read: Reads the body.
+        statuses: Those that are retried: none of them is a success.
 
     Raises:
         ResponseError: The status is 400 or more, or one that is retried.
     """
     # A session may raise by itself on such a status, and would leave the body behind.
     async with await send(session, method, url, {**request, "raise_for_status": False}) as response:
-        if response.status >= 400 or response.status in request.get(_STATUSES, ()):
+        if response.status >= 400 or response.status in statuses:
             # Half of what is left, so that the status comes out even where the body doesn't.
             left = scope.attempt_time_left()
             raise ResponseError.of(response, await drain(response, left and left / 2))

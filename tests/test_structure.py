@@ -25,7 +25,6 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 ROOMS = {
     "core": [
         "clock",
-        "limits",
         "events",
         "errors",
         "backoff",
@@ -37,6 +36,7 @@ ROOMS = {
         "decision",
         "listeners",
         "scope",
+        "limits",
         "discard",
         "run",
         "loop",

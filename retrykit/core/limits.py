@@ -1,12 +1,15 @@
-"""Time limits of one length: a single timer serves them all."""
+"""Attempts that have to end in time."""
 
 import asyncio
 from types import TracebackType
 from typing import Any
 
+from retrykit.core import clock
+from retrykit.core.scope import Scope
+
 
 class TimeLimits:
-    """Limits of so many real seconds. The one that began first ends first.
+    """The limits of a decorated function: all of the same length, so that the one that began first ends first.
 
     To arm a timer for each would cost more than all the rest of a call that succeeds. So one is armed for the first,
     and when its time has come, for the one that is the first by then.
@@ -14,71 +17,74 @@ class TimeLimits:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        """Of each attempt."""
         self._queue: _Queue | None = None
 
-    def begin(self, left: float | None = None) -> "TimeLimit":
-        """The limit that begins now, to be entered by `with`. Where it is over, it does what `asyncio.timeout` does.
-
-        Args:
-            left: Seconds that it lasts at the most. Default: those of all the others.
-        """
+    def queue(self) -> "_Queue":
+        """Those of the event loop that is running."""
         loop, queue = asyncio.get_running_loop(), self._queue
-        if left is not None and left < self.seconds:
-            return TimeLimit(_Queue(loop, is_shared=False), loop.time() + left)
         if queue is None or queue.loop is not loop:  # Limits of another loop's, in another thread, keep their queue.
             queue = self._queue = _Queue(loop)
-        return TimeLimit(queue, loop.time() + self.seconds)
+        return queue
 
 
 class _Queue:
-    """The limits of one event loop, in the order in which they end."""
+    """Limits in the order in which they end."""
 
-    __slots__ = ("_is_shared", "_limits", "_timer", "loop")
+    __slots__ = ("limits", "loop", "timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, is_shared: bool = True) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._is_shared = is_shared
-        self._limits: dict[TimeLimit, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self.limits: dict[TimeLimit, None] = {}
+        self.timer: asyncio.TimerHandle | None = None
 
-    def add(self, limit: "TimeLimit") -> None:
-        self._limits[limit] = None
-        if self._timer is None:
-            self._timer = self.loop.call_at(limit.end, self._on_time)
-
-    def remove(self, limit: "TimeLimit") -> None:
-        self._limits.pop(limit, None)
-        if self._timer is not None and not self._is_shared:  # A shared one stays, and will look for the next limit.
-            self._timer.cancel()
+    def arm(self, seconds: float) -> None:
+        """Set the timer for the first."""
+        self.timer = self.loop.call_later(seconds, self._on_time)
 
     def _on_time(self) -> None:
-        self._timer, now = None, self.loop.time()
-        while self._limits:
-            first = next(iter(self._limits))
-            if first.end > now:
-                self._timer = self.loop.call_at(first.end, self._on_time)
+        self.timer, now = None, clock.real()
+        while self.limits:
+            first = next(iter(self.limits))
+            if first.real_end > now:
+                self.arm(first.real_end - now)
                 return
-            del self._limits[first]
+            del self.limits[first]
             first.expire()
 
 
-class TimeLimit:
-    """One of them: `with` it, what runs inside is cancelled when its time is over, and `TimeoutError` is raised."""
+class TimeLimit(Scope):
+    """An attempt that has to end in time: `with` it, and where time is over, it does what `asyncio.timeout` does.
 
-    __slots__ = ("_cancelling", "_is_over", "_queue", "_task", "end")
+    Args:
+        limits: Those of the function.
+        number: Of the attempt.
+        now: The instant, on the clock of `clock.now`.
+        left: Seconds that are left of the call; `None` where it has no timeout.
+    """
 
-    def __init__(self, queue: _Queue, end: float) -> None:
-        self._queue = queue
-        self.end = end
-        self._is_over = False
-        self._task: asyncio.Task[Any] | None = None
+    __slots__ = ("_cancelling", "_is_over", "_limits", "_number", "_queue", "_seconds", "_task", "real_end")
+
+    def __init__(self, limits: TimeLimits, number: int, now: float, left: float | None) -> None:
+        self._limits, self._number, self._is_over = limits, number, False
+        self._seconds = limits.seconds if left is None or left >= limits.seconds else left
+        self.deadline = None if left is None else now + left
+        self.end = now + self._seconds
 
     def __enter__(self) -> None:
+        self.enter(self._number)
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a time limit works only inside of a task, such as asyncio.run() makes")
-        self._task, self._cancelling = task, task.cancelling()
-        self._queue.add(self)
+        self._task: asyncio.Task[Any] | None = task
+        self._cancelling = task.cancelling()
+        self.real_end = clock.real() + self._seconds
+        # One that is shorter than the others is not in their order.
+        is_one_of_many = self._seconds == self._limits.seconds
+        self._queue = queue = self._limits.queue() if is_one_of_many else _Queue(asyncio.get_running_loop())
+        queue.limits[self] = None
+        if queue.timer is None:
+            queue.arm(self._seconds)
 
     def expire(self) -> None:
         """Cancel what runs inside."""
@@ -89,7 +95,11 @@ class TimeLimit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._queue.remove(self)
+        self.running = 0
+        queue = self._queue
+        queue.limits.pop(self, None)
+        if self._seconds != self._limits.seconds and queue.timer is not None:
+            queue.timer.cancel()
         task, self._task = self._task, None  # It may fail, and its error lead back here.
         # Somebody else may have cancelled it as well, and that is for somebody else to catch.
         is_ours = self._is_over and task is not None and task.uncancel() <= self._cancelling

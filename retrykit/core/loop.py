@@ -7,6 +7,7 @@ from aiohttp import ClientResponse
 
 from retrykit.core import clock
 from retrykit.core.errors import UsageError
+from retrykit.core.limits import TimeLimit
 from retrykit.core.run import Plan, Run
 
 P = ParamSpec("P")
@@ -16,23 +17,28 @@ R = TypeVar("R")
 def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine[Any, Any, R]]:  # noqa: C901
     """The coroutine function that calls `fn` under a plan."""
     policy = plan.policy
-    timed, statuses, before_retry = policy.measures_time, policy.statuses, policy.before_retry
-    any_result_can_fail = policy.retry_if is not None
+    timeout, statuses, before_retry = policy.timeout, policy.statuses, policy.before_retry
+    measures_time, any_result_can_fail = policy.measures_time, policy.retry_if is not None
+    limits_of_first = None if plan.keeps_time else plan.limits
     attempt: Callable[..., Awaitable[Any]] = fn
 
-    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: PLR0912 - cut in pieces, it is no loop to read.
-        run = Run(plan, args, kwargs) if timed else None
+    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: C901, PLR0912 - it would be no easier in pieces.
+        run: Run | None = None
+        started = clock.now() if measures_time else 0.0
         try:
             while True:
                 try:
-                    if run is None or (limit := run.begin_attempt()) is None:
-                        # A call without keywords is spared the packing of none.
+                    if run is not None:
+                        limit = run.begin_attempt()
+                    else:
+                        limit = TimeLimit(limits_of_first, 1, started, timeout) if limits_of_first is not None else None
+                    if limit is None:  # A call without keywords is spared the packing of none.
                         outcome = await (attempt(*args, **kwargs) if kwargs else attempt(*args))
                     else:
                         with limit:
                             outcome = await attempt(*args, **kwargs)
                 except Exception as error:
-                    run = run or Run(plan, args, kwargs)
+                    run = run or Run(plan, args, kwargs, started)
                     if run.ends_with_error(error):
                         raise
                 else:
@@ -42,7 +48,7 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
                         if run is not None:
                             run.succeeded(outcome)
                         return outcome
-                    run = run or Run(plan, args, kwargs)
+                    run = run or Run(plan, args, kwargs, started)
                     if run.ends_with_result(outcome):
                         return outcome
                     del outcome  # A call that waits holds nothing of the attempts before.

@@ -43,6 +43,8 @@ class Traits(NamedTuple):
     """Does it return an awaitable for sure, though it is no coroutine function?"""
     holds_back: bool = False
     """Is aiohttp's own repeat of its requests held back?"""
+    keeps_time: bool = False
+    """Does the first attempt end in time by itself, where a call has a timeout, and its attempts have none?"""
     is_over: Callable[..., bool] | None = None
     """Tells, from the arguments of the call, whether a time has passed that something else has set for all of it; asked
     where an attempt ended in a `TimeoutError`, and after what an attempt has left was drained."""
@@ -61,6 +63,11 @@ class Plan(NamedTuple):
     traits: Traits
     limits: TimeLimits | None
     """Those of its attempts."""
+
+    @property
+    def keeps_time(self) -> bool:
+        """Does its first attempt need no limit?"""
+        return self.traits.keeps_time and self.policy.attempt_timeout is None
 
 
 _UNKNOWN = Request()
@@ -89,10 +96,10 @@ class Run:
         "unsettled",
     )
 
-    def __init__(self, plan: Plan, args: Any, kwargs: Any) -> None:
+    def __init__(self, plan: Plan, args: Any, kwargs: Any, started: float) -> None:
         self._plan, self._args, self._kwargs = plan, args, kwargs
         self._policy = plan.policy.replace(max_retries=1) if scope.retries_disabled() else plan.policy
-        self._started = clock.now()
+        self._started = started if self._policy.measures_time else clock.now()
         self._ended: list[Ended] = []
         """The attempts so far."""
         self._call: Call | None = None
@@ -113,19 +120,19 @@ class Run:
     # --- what the loop asks for -----------------------------------------------------------------------------------
 
     def begin_attempt(self) -> TimeLimit | None:
-        """Mark the attempt that begins, and give its limit, where it has one."""
-        limits = self._plan.limits
-        self._scope.enter(len(self._ended) + 1)
+        """Mark the next attempt, or give what limits and marks it.
+
+        Raises:
+            TimeoutError: There is no time left.
+        """
+        number, limits = len(self._ended) + 1, self._plan.limits
         if limits is None:
+            self._scope.enter(number)
             return None
-        now, left = self._started, self._policy.timeout
-        if self._ended:
-            now, left = clock.now(), self._time_left()
-            if left == 0:
-                raise self._overdue()  # It would still get as far as its first await, and that may be a request sent.
-        limit = limits.seconds if left is None else min(left, limits.seconds)
-        self._scope.deadline, self._scope.end = None if left is None else now + left, now + limit
-        return limits.begin(limit)
+        left = self._time_left()
+        if left == 0:
+            raise self._overdue()  # It would still get as far as its first await, and that may be a request sent.
+        return TimeLimit(limits, number, clock.now(), left)
 
     def end(self) -> None:
         """The call is over, by whatever way."""
@@ -166,7 +173,7 @@ class Run:
 
     def succeeded(self, result: object) -> None:
         """Take in a result that needs no judging."""
-        if self._ended and isinstance(result, ClientResponse):
+        if isinstance(result, ClientResponse):
             self._ended.append((result.status, None, clock.now() - self._started, None))
             remember(result, self._ended, self._plan.place, gave_up=False)
 

@@ -1,10 +1,12 @@
 """What the code inside a call can ask about it, calls inside of calls, and the switch that turns retries off."""
 
 import contextlib
+import math
 import sys
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Literal
 
 from retrykit.core import clock
 from retrykit.core.classify import response_behind
@@ -17,18 +19,22 @@ class Scope:
 
     __slots__ = ("deadline", "end", "outer", "running")
 
-    def __init__(self) -> None:
-        self.deadline: float | None = None
+    def __init__(self, deadline: float | None = None, end: float | None = None) -> None:
+        self.deadline = deadline
         """The instant, on the clock of `clock.now`, at which its time is over, and"""
-        self.end: float | None = None
+        self.end = end
         """that at which the time of the running attempt is. Those of a call around it may come before."""
         self.running = 0
-        """The number of the attempt that is running; 0 between them."""
-        self.outer = _innermost()
+        """The number of the attempt that is running; 0 when the call is over."""
+        self.outer: _Mark | None = None
 
     def enter(self, number: int) -> None:
-        """Mark the attempt that begins. Where it ends, none is `running`."""
+        """Mark the attempt that begins."""
         self.running = number
+        outer = _mark.get()
+        while outer is not None and outer[0].running != outer[1]:
+            outer = outer[0].outer
+        self.outer = outer
         _mark.set((self, number))
 
 
@@ -39,49 +45,38 @@ _mark: ContextVar[_Mark | None] = ContextVar("retrykit_attempt", default=None)
 _disabled = 0
 
 
-def _innermost() -> _Mark | None:
-    """The mark of the attempt that we are in."""
-    mark = _mark.get()
-    while mark is not None and mark[0].running != mark[1]:
-        mark = mark[0].outer
-    return mark
-
-
-def _running() -> list[Scope]:
-    """The calls that we are in, the innermost first."""
-    calls, mark = [], _mark.get()
-    while mark is not None:
-        scope, number = mark
-        if scope.running == number:
-            calls.append(scope)
-        mark = scope.outer
-    return calls
-
-
 def attempt_number() -> int:
     """The number of the attempt that is running: 1 for the first, and outside of any call.
 
     Where calls are nested, an inner call's first attempt may show the number of the outer call's, because a first
     attempt that nothing limits in time is not marked: that costs nothing.
     """
-    mark = _innermost()
+    mark = _mark.get()
+    while mark is not None and mark[0].running != mark[1]:
+        mark = mark[0].outer
     return 1 if mark is None else mark[1]
 
 
 def time_left() -> float | None:
     """The seconds that are left of the running call; `None` where it has no `timeout`."""
-    return _until([scope.deadline for scope in _running()])
+    return None if _mark.get() is None else _until("deadline")
 
 
 def attempt_time_left() -> float | None:
     """The seconds that are left of the running attempt; `None` where nothing limits it."""
-    return _until([scope.end for scope in _running()])
+    return _until("end")
 
 
-def _until(instants: list[float | None]) -> float | None:
-    """The seconds until the first of them."""
-    known = [instant for instant in instants if instant is not None]
-    return max(0.0, min(known) - clock.now()) if known else None
+def _until(name: Literal["deadline", "end"]) -> float | None:
+    """The seconds until the first of these, of all the calls that we are in."""
+    mark, first = _mark.get(), math.inf
+    while mark is not None:
+        scope, number = mark
+        instant: float | None = getattr(scope, name) if scope.running == number else None
+        if instant is not None and instant < first:
+            first = instant
+        mark = scope.outer
+    return None if first == math.inf else max(0.0, first - clock.now())
 
 
 _reported: set[tuple[str, str]] = set()

@@ -2,7 +2,6 @@
 
 import posixpath
 import re
-from functools import lru_cache
 
 from aiohttp.typedefs import StrOrURL
 from yarl import URL
@@ -12,57 +11,54 @@ _ABSOLUTE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _LIKE_A_SERVER = ("//", "/\\", "\\", "@", ":")
 
 
-def checked_base(base_url: StrOrURL) -> URL:
-    """A base URL.
+class BaseURL:
+    """A base URL, which all paths are below.
 
     Raises:
         ValueError: It names no server, or has a query or fragment.
     """
-    shown = _shown(str(base_url))
-    try:
-        url = URL(base_url)
-    except (ValueError, TypeError):
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"base_url={shown} names no server; write it whole, such as 'https://api.example.com/v1'")
-    if url.query_string or url.fragment:
-        raise ValueError(f"base_url={shown} has a query or fragment, which no path can follow; leave it out")
-    return url
 
+    def __init__(self, base_url: StrOrURL) -> None:
+        shown = _shown(str(base_url))
+        try:
+            url = URL(base_url)
+        except (ValueError, TypeError):
+            url = URL()
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"base_url={shown} names no server; write it whole, such as 'https://api.example.com/v1'")
+        if url.query_string or url.fragment:
+            raise ValueError(f"base_url={shown} has a query or fragment, which no path can follow; leave it out")
+        self.url = url
+        self._below = str(url).rstrip("/") + "/"
 
-def join(base: URL, path: StrOrURL) -> URL:
-    """The address of a path below the base.
+    def join(self, path: StrOrURL) -> URL:
+        """The address of a path.
 
-    Raises:
-        ValueError: It would lead elsewhere: to another server, to other credentials, or out of the base's own path.
-        TypeError: It is no path.
-    """
-    text = path if isinstance(path, str) else _text_of(path)
-    if "://" in text and _ABSOLUTE.match(text):
-        return _same_server(base, path if isinstance(path, URL) else URL(text))
-    if text.startswith(_LIKE_A_SERVER):
-        raise ValueError(
-            f"{_shown(text)} could be read as the name of a server; write the path from its slash on: '/users/1'"
-        )
-    address = f"{_below(base)}{text.removeprefix('/')}" if text and text[0] not in "?#" else f"{base}{text}"
-    joined = URL(address, encoded=isinstance(path, URL))
-    if (".." in text or "%" in text) and not _directory(joined).startswith(_directory(base)):
-        raise ValueError(
-            f"{_shown(text)} leads out of {base.path}, which all paths are under; write the path without '..'"
-        )
-    return joined
+        Raises:
+            ValueError: It would lead elsewhere: to another server, to other credentials, or out of the base's own path.
+            TypeError: It is no path.
+        """
+        text = path if isinstance(path, str) else _text_of(path)
+        if "://" in text and _ABSOLUTE.match(text):
+            return _same_server(self.url, path if isinstance(path, URL) else URL(text))
+        if text.startswith(_LIKE_A_SERVER):
+            raise ValueError(
+                f"{_shown(text)} could be read as the name of a server; write the path from its slash on: '/users/1'"
+            )
+        address = f"{self._below}{text.removeprefix('/')}" if text and text[0] not in "?#" else f"{self.url}{text}"
+        joined = URL(address, encoded=isinstance(path, URL))
+        leads_up = (".." in text or "%" in text) and not _directory(joined).startswith(_directory(self.url))
+        if leads_up:
+            raise ValueError(
+                f"{_shown(text)} leads out of {self.url.path}, which all paths are under; write the path without '..'"
+            )
+        return joined
 
 
 def _text_of(path: object) -> str:
     if not isinstance(path, URL):
         raise TypeError(f"{path!r} is no path; write it from its slash on, such as '/users/1'")
     return str(path)
-
-
-@lru_cache
-def _below(base: URL) -> str:
-    """What all addresses below a base begin with."""
-    return str(base).rstrip("/") + "/"
 
 
 def _directory(url: URL) -> str:

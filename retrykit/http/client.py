@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 from collections.abc import Callable, Coroutine, Generator, Set
 from enum import Enum
 from types import TracebackType
@@ -15,7 +16,7 @@ from retrykit.core.decorator import Retried, decorate, policy_of
 from retrykit.core.events import Request
 from retrykit.core.policy import FurtherOptions, RetryPolicy, Seconds
 from retrykit.core.run import Traits
-from retrykit.http.address import checked_base, join
+from retrykit.http.address import BaseURL
 from retrykit.http.internals import never_repeat
 from retrykit.http.replay import is_function
 from retrykit.http.send import (
@@ -51,6 +52,8 @@ class _Unset(Enum):
 
 
 UNSET = _Unset.UNSET
+
+_UNLIMITED = ClientTimeout()
 
 
 class AsyncHTTPClient:
@@ -98,7 +101,7 @@ class AsyncHTTPClient:
         idempotency_key: bool = False,
         **options: Unpack[FurtherOptions],
     ) -> None:
-        self._base_url = checked_base(base_url)
+        self._base = BaseURL(base_url)
         _refuse_session_options(options.keys())
         if session is not None and not hasattr(session, "request"):
             raise TypeError(f"session={session!r} is no session; give an aiohttp.ClientSession, or none")
@@ -121,15 +124,17 @@ class AsyncHTTPClient:
         self._session = session
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._timeout_option = self._timed(self._policy, self._per_attempt)
         name = type(self).__name__
-        known = Traits(_describe, holds_back=True)
+        # What bounds a request of a session of our own, aiohttp does itself: there is nothing else that could wait.
+        known = Traits(_describe, holds_back=True, keeps_time=self._owns_session)
         self._fetch = decorate(fetch, self._policy, name, known)
         self._send = decorate(send, self._policy, name, known._replace(returns_response=True, returns_awaitable=True))
 
     @property
     def base_url(self) -> URL:
         """What all paths are under."""
-        return self._base_url
+        return self._base.url
 
     @property
     def policy(self) -> RetryPolicy:
@@ -139,7 +144,7 @@ class AsyncHTTPClient:
     @property
     def timeout(self) -> ClientTimeout:
         """The bounds of a call: `total` is for all of it, the other fields are for each attempt."""
-        return with_total(self._policy.timeout, self._per_attempt or ClientTimeout())
+        return with_total(self._policy.timeout, self._per_attempt or _UNLIMITED)
 
     @property
     def session(self) -> ClientSession | None:
@@ -203,10 +208,13 @@ class AsyncHTTPClient:
         or `response = await client.request(...)`. It is retried like the verbs; when it is given up on, the last
         response is handed over, unless `on_give_up="raise"`.
         """
-        url = join(self._base_url, path)
+        url = self._base.join(path)
         send, request = self._for_call(self._send, method, options)
         request.setdefault("raise_for_status", False)  # also where a session that was handed in says otherwise
-        return ResponseContext(until_end(send, request, self._opened(), method, url, request))
+        session = self._opened()
+        if "data" in request:
+            return ResponseContext(until_end(send, request, session, method, url, request))
+        return ResponseContext(send(session, method, url, request))
 
     async def close(self) -> None:
         """Close the client's own session. One that was handed in stays open."""
@@ -223,22 +231,28 @@ class AsyncHTTPClient:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._base_url.with_user(None)}: {self._policy}>"
+        return f"<{type(self).__name__} {self._base.url.with_user(None)}: {self._policy}>"
 
     async def _call(self, method: str, path: StrOrURL, read: Read[R], options: Any) -> R:
-        url = join(self._base_url, path)
+        url = self._base.join(path)
         fetch, request = self._for_call(self._fetch, method, options)
         session, statuses = self._opened(), fetch.policy.statuses
         result: R = await until_end(fetch, request, session, method, url, request, read, statuses=statuses)
         return result
 
     def _for_call(self, fetch: Retried[P, R], method: str, options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
-        if options:
-            options = self._completed(options)
-        fetch, request = for_call(fetch, options, needs_key=self._sends_keys and not is_idempotent(method))
-        if self._per_attempt is not None and "timeout" not in options:
-            request["timeout"] = self._per_attempt
-        return fetch, request
+        needs_key = self._sends_keys and not is_idempotent(method)
+        if not options and not needs_key:
+            return fetch, dict(self._timeout_option)
+        fetch, request = for_call(fetch, self._completed(options), needs_key=needs_key)
+        bounds = request.pop("timeout", None) if "timeout" in options else self._per_attempt
+        return fetch, {**request, **self._timed(fetch.policy, bounds)}
+
+    def _timed(self, policy: RetryPolicy, timeout: ClientTimeout | None) -> dict[str, Any]:
+        """The option that bounds a request. A session of our own knows the end of the call, and does so exactly."""
+        if self._owns_session:
+            timeout = with_total(policy.timeout, timeout or _UNLIMITED, math.inf)
+        return {} if timeout is None else {"timeout": timeout}
 
     def _completed(self, options: Any) -> Any:
         """The options of a call, with what the client adds to them."""
@@ -260,7 +274,7 @@ class AsyncHTTPClient:
                 raise RuntimeError("this client belongs to another event loop; make one inside of each asyncio.run()")
         if self._session is None:
             self._loop = asyncio.get_running_loop()
-            self._session = ClientSession(timeout=ClientTimeout())  # A call's time is the policy's to limit.
+            self._session = ClientSession(timeout=_UNLIMITED)  # A call's time is the policy's to limit.
             never_repeat(self._session)
         return self._session
 
@@ -288,10 +302,10 @@ class ResponseContext(Coroutine[Any, Any, ClientResponse]):
         self._response = await self._coroutine
         return await self._response.__aenter__()
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._response.__aexit__(kind, error, traceback)
+    ) -> Coroutine[Any, Any, None]:
+        return self._response.__aexit__(kind, error, traceback)
 
 
 def _with_default_timeout(policy: RetryPolicy, timeout: float | None, whose: str) -> RetryPolicy:

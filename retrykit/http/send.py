@@ -168,7 +168,9 @@ def until_end(
 ) -> Coroutine[Any, Any, R]:
     """Make a call; when it is over, let go of the request's body."""
     body = request.get("data")
-    return _ending(body, fetch, *args, **kwargs) if _is_kept(body) else fetch(*args, **kwargs)
+    return (
+        fetch(*args, **kwargs) if body is None or not isinstance(body, Body) else _ending(body, fetch, *args, **kwargs)
+    )
 
 
 async def _ending(body: Body, fetch: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -183,14 +185,14 @@ def _is_kept(body: object) -> TypeGuard[Body]:
 
 
 @lru_cache(maxsize=128)
-def with_total(total: float | None, timeout: ClientTimeout) -> ClientTimeout:
-    """The same timeout with another `total`."""
+def with_total(total: float | None, timeout: ClientTimeout, ceil_threshold: float | None = None) -> ClientTimeout:
+    """The same timeout with another `total`, and maybe another `ceil_threshold`: from there on it is rounded up."""
     return ClientTimeout(
         total=total,
         connect=timeout.connect,
         sock_connect=timeout.sock_connect,
         sock_read=timeout.sock_read,
-        ceil_threshold=timeout.ceil_threshold,
+        ceil_threshold=timeout.ceil_threshold if ceil_threshold is None else ceil_threshold,
     )
 
 
@@ -233,9 +235,10 @@ def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, 
         )
     if not hasattr(session, "request"):
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
-    options = {**request, "timeout": _within_the_call(session, request)}
-    if repeats(session) or _is_kept(request.get("data")) or "upload_tracker" in request:
-        return _send_once(session, method, url, options)
+    left = scope.time_left()
+    options = request if left is None else {**request, "timeout": _within(left, session, request)}
+    if "data" in request or "upload_tracker" in request or repeats(session):
+        return _send_once(session, method, url, {**options})
     return session.request(method, url, **options)  # With no coroutine around it: that would cost every request.
 
 
@@ -253,12 +256,23 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
     body = options.get("data")
     try:
         if _is_kept(body):
-            options["data"] = await body.for_attempt()
+            bounds = options.get("timeout", session.timeout)
+            options["data"], options["timeout"] = await _made_within(bounds, body.for_attempt())
         return await session.request(method, url, **options)
     finally:
         first_only.error = None  # Its traceback leads back here.
         if _is_kept(body):
             await body.end_attempt()
+
+
+async def _made_within(bounds: ClientTimeout, body: Coroutine[Any, Any, R]) -> tuple[R, ClientTimeout]:
+    """The body, made within the bounds of its request, and those that are left."""
+    if bounds.total is None:
+        return await body, bounds
+    began = clock.now()
+    async with clock.time_limit(bounds.total):
+        made = await body
+    return made, with_total(max(_SHORTEST_TOTAL, bounds.total - (clock.now() - began)), bounds)
 
 
 class _FirstOnly:
@@ -283,11 +297,8 @@ class _FirstOnly:
             raise
 
 
-def _within_the_call(session: ClientSession, request: dict[str, Any]) -> ClientTimeout:
+def _within(left: float, session: ClientSession, request: dict[str, Any]) -> ClientTimeout:
     given: ClientTimeout = request["timeout"] if "timeout" in request else session.timeout  # noqa: SIM401
-    left = scope.time_left()
-    if left is None:
-        return given
     # To a millisecond: so the first attempts of all calls have the same timeout, which is not made anew for each.
     total = max(_SHORTEST_TOTAL, math.ceil(left * 1000) / 1000)
     return with_total(min(total, given.total or total), given)

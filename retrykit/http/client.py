@@ -123,10 +123,10 @@ class AsyncHTTPClient:
         self._sends_keys = idempotency_key
         self._session = session
         self._owns_session = session is None
+        self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._timeout_option = self._timed(self._policy, self._per_attempt)
+        self._usual_request = self._request(self._policy, self._per_attempt)
         name = type(self).__name__
-        # What bounds a request of a session of our own, aiohttp does itself: there is nothing else that could wait.
         known = Traits(_describe, holds_back=True, keeps_time=self._owns_session)
         self._fetch = decorate(fetch, self._policy, name, known)
         self._send = decorate(send, self._policy, name, known._replace(returns_response=True, returns_awaitable=True))
@@ -210,7 +210,6 @@ class AsyncHTTPClient:
         """
         url = self._base.join(path)
         send, request = self._for_call(self._send, method, options)
-        request.setdefault("raise_for_status", False)  # also where a session that was handed in says otherwise
         session = self._opened()
         if "data" in request:
             return ResponseContext(until_end(send, request, session, method, url, request))
@@ -219,11 +218,12 @@ class AsyncHTTPClient:
     async def close(self) -> None:
         """Close the client's own session. One that was handed in stays open."""
         if self._session is not None and self._owns_session:
+            self._is_closed = True
             await self._session.close()
 
     async def __aenter__(self) -> Self:
-        if self._owns_session and self._session is not None and self._session.closed:
-            self._session = None
+        if self._is_closed:
+            self._session, self._is_closed = None, False
         self._opened()
         return self
 
@@ -243,16 +243,20 @@ class AsyncHTTPClient:
     def _for_call(self, fetch: Retried[P, R], method: str, options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
         needs_key = self._sends_keys and not is_idempotent(method)
         if not options and not needs_key:
-            return fetch, dict(self._timeout_option)
+            return fetch, self._usual_request
         fetch, request = for_call(fetch, self._completed(options), needs_key=needs_key)
         bounds = request.pop("timeout", None) if "timeout" in options else self._per_attempt
-        return fetch, {**request, **self._timed(fetch.policy, bounds)}
+        return fetch, self._request(fetch.policy, bounds) | request
 
-    def _timed(self, policy: RetryPolicy, timeout: ClientTimeout | None) -> dict[str, Any]:
-        """The option that bounds a request. A session of our own knows the end of the call, and does so exactly."""
-        if self._owns_session:
-            timeout = with_total(policy.timeout, timeout or _UNLIMITED, math.inf)
-        return {} if timeout is None else {"timeout": timeout}
+    def _request(self, policy: RetryPolicy, bounds: ClientTimeout | None) -> dict[str, Any]:
+        """The options that each request has."""
+        # A session that was handed in may raise by itself, and would leave the body behind.
+        request: dict[str, Any] = {"raise_for_status": False}
+        if self._owns_session:  # Nobody else's code runs in it, so aiohttp can keep the call in time, and exactly.
+            request["timeout"] = with_total(policy.timeout, bounds or _UNLIMITED, math.inf)
+        elif bounds is not None:
+            request["timeout"] = bounds
+        return request
 
     def _completed(self, options: Any) -> Any:
         """The options of a call, with what the client adds to them."""
@@ -268,7 +272,7 @@ class AsyncHTTPClient:
 
     def _opened(self) -> ClientSession:
         if self._owns_session and self._session is not None:
-            if self._session.closed:
+            if self._is_closed:
                 raise RuntimeError("Session is closed; make the calls inside of `async with`, or before close()")
             if self._loop is not asyncio.get_running_loop():
                 raise RuntimeError("this client belongs to another event loop; make one inside of each asyncio.run()")

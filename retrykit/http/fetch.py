@@ -112,6 +112,7 @@ async def fetch_bytes(url: StrOrURL, *, session: ClientSession | None = None, **
 
 async def _fetch(url: StrOrURL, session: ClientSession | None, request: dict[str, Any], read: Read[R]) -> R:
     statuses = request.pop("statuses")
+    request["raise_for_status"] = False  # A session may raise by itself, and would leave the body behind.
     if session is not None:
         return await send.fetch(session, "GET", url, request, read, statuses=statuses)
     async with ClientSession() as own:

@@ -322,15 +322,14 @@ async def fetch(
         session: Sends it.
         method: Of the request.
         url: Where to.
-        request: aiohttp's options of a request.
+        request: aiohttp's options of a request; of them, `raise_for_status` has to be false.
         read: Reads the body.
         statuses: Those that are retried: none of them is a success.
 
     Raises:
         ResponseError: The status is 400 or more, or one that is retried.
     """
-    # A session may raise by itself on such a status, and would leave the body behind.
-    async with await send(session, method, url, {**request, "raise_for_status": False}) as response:
+    async with await send(session, method, url, request) as response:
         if response.status >= 400 or response.status in statuses:
             # Half of what is left, so that the status comes out even where the body doesn't.
             left = scope.attempt_time_left()

@@ -45,6 +45,10 @@ class Traits(NamedTuple):
     """Is aiohttp's own repeat of its requests held back?"""
     keeps_time: bool = False
     """Does the first attempt end in time by itself, where a call has a timeout, and its attempts have none?"""
+    as_raised: Callable[[Exception], Exception] | None = None
+    """Tells which error counts in the place of one that was raised."""
+    ended_by: Callable[..., None] | None = None
+    """Told of an error that a call ends with, and of the arguments of the call."""
     is_over: Callable[..., bool] | None = None
     """Tells, from the arguments of the call, whether a time has passed that something else has set for all of it; asked
     where an attempt ended in a `TimeoutError`, and after what an attempt has left was drained."""
@@ -156,19 +160,18 @@ class Run:
         """Is this error what comes out of the call? If not, another attempt follows, unless it is `unsettled`."""
         if self._is_overdue:
             return True
+        as_raised = self._plan.traits.as_raised
+        counted = error if as_raised is None else as_raised(error)
         # Only an answer can name a time of day.
-        wall = clock.wall() if isinstance(error, ClientResponseError) else 0.0
-        decision = self._judge(Outcome(None, error, wall))
+        wall = clock.wall() if isinstance(counted, ClientResponseError) else 0.0
+        decision = self._judge(Outcome(None, counted, wall))
         if isinstance(decision, Retry):
             return False
-        if isinstance(decision, Accept):
-            if len(self._ended) > 1:
-                self._marked(error, None)
-            return True
-        if type(error) is ResponseError or isinstance(error, tenacity.TryAgain):
-            self.unsettled = error
+        is_stand_in = type(error) is ResponseError or isinstance(error, tenacity.TryAgain)
+        if counted is not error or (is_stand_in and self._reason is not None):
+            self.unsettled = counted
             return False
-        self._marked(error, decision.reason)
+        self._ended_by(error)
         return True
 
     def succeeded(self, result: object) -> None:
@@ -275,7 +278,15 @@ class Run:
             error = errors.asked_for_by(error, sys.exception())
         if type(error) is ResponseError and self._reason is not None:
             return self._give_up_error(error, self._reason)
-        return self._marked(error, self._reason)
+        return self._ended_by(error)
+
+    def _ended_by(self, error: Exception) -> Exception:
+        """The error that the last attempt ended with: it tells of the call, if that was more than this attempt."""
+        if self._reason is not None or len(self._ended) > 1:
+            self._marked(error, self._reason)
+        if self._plan.traits.ended_by is not None:
+            self._plan.traits.ended_by(error, *self._args)
+        return error
 
     def _overdue(self) -> Exception:
         """The end of a call whose time was over before its next attempt could begin."""

@@ -58,13 +58,13 @@ def value_of(payload: Payload) -> Any:
 
 def body_in(request: ClientRequest) -> Any:
     """The body of a request, or what aiohttp has in the place of none."""
-    return getattr(request, _body_of(request))
+    return getattr(request, _BODY)
 
 
 def put_body(request: ClientRequest, body: Any) -> None:
     """Give a request another body of the same length and type, and leave the present one open."""
-    setattr(request, _body_of(request), body)
+    setattr(request, _BODY, body)
 
 
-def _body_of(request: ClientRequest) -> str:
-    return "_body" if hasattr(type(request), "_body") else "body"  # In aiohttp 3.12.0, it is a plain attribute.
+# In aiohttp 3.12.0, it is a plain attribute.
+_BODY = "_body" if hasattr(ClientRequest, "_body") else "body"

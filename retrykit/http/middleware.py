@@ -1,6 +1,7 @@
 """RetryMiddleware: retries within a session, for `aiohttp.ClientSession(middlewares=[...])`."""
 
 import copy
+from collections.abc import Awaitable
 from typing import NamedTuple, Unpack
 
 from aiohttp import (
@@ -9,7 +10,6 @@ from aiohttp import (
     ClientOSError,
     ClientRequest,
     ClientResponse,
-    ServerDisconnectedError,
     hdrs,
 )
 from aiohttp.payload import Payload
@@ -60,12 +60,16 @@ class RetryMiddleware:
                 " middlewares=[RetryMiddleware()]"
             )
         self._policy = policy_of(policy, options)
-        self._call = decorate(
-            _attempt,
-            self._policy,
-            type(self).__name__,
-            Traits(_describe, returns_response=True, holds_back=True, is_over=_is_over),
+        traits = Traits(
+            _Original.describe,
+            returns_response=True,
+            returns_awaitable=True,
+            holds_back=True,
+            as_raised=_as_raised,
+            ended_by=self._keep_for_the_repeat,
+            is_over=_Original.is_over,
         )
+        self._call = decorate(_Original.attempt, self._policy, type(self).__name__, traits)
         self._given_up: dict[int, _GivenUp] = {}
 
     @property
@@ -73,7 +77,7 @@ class RetryMiddleware:
         """The options of every call."""
         return self._policy
 
-    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]:
         """What aiohttp calls."""
         if self._given_up and (ended_by := self._given_up_before(request)) is not None:
             try:
@@ -81,21 +85,23 @@ class RetryMiddleware:
             finally:
                 del ended_by  # Its traceback leads back here.
         if hdrs.UPGRADE in request.headers:  # A WebSocket is no response that could be sent for again.
-            return await handler(request)
-        original, response = _Original(request), None
+            return handler(request)
+        original = _Original(request, handler)
+        return self._call(original) if original.body is None else self._with_its_body(original)
+
+    async def _with_its_body(self, original: "_Original") -> ClientResponse:
+        response = None
         try:
-            response = await self._call(request, handler, original)
-        except (ClientOSError, ServerDisconnectedError) as lost:
-            if lost_connection(lost) and is_idempotent(request.method):
-                self._keep_for_the_repeat(request, lost)
-            raise
-        else:
-            return response
+            response = await self._call(original)
         finally:
             await original.hand_back(response)
+        return response
 
-    def _keep_for_the_repeat(self, request: ClientRequest, error: Exception) -> None:
-        """Remember what a request was given up on with, since aiohttp may repeat it."""
+    def _keep_for_the_repeat(self, error: Exception, original: "_Original") -> None:
+        """Remember what a request was given up on with, where aiohttp may repeat it."""
+        request = original.request
+        if not (lost_connection(error) and is_idempotent(request.method)):
+            return
         timer = timer_of(request)
         while len(self._given_up) >= _MOST_GIVEN_UP:
             del self._given_up[next(iter(self._given_up))]
@@ -124,19 +130,31 @@ _WITH_THE_SAME_BODY = frozenset({301, 302, 307, 308})
 class _Original:
     """A request as it came: what middlewares that come after us do to it, they do in each attempt anew."""
 
-    __slots__ = ("_body", "_chunked", "_headers", "_request", "_was_sent", "body")
+    __slots__ = ("_body", "_chunked", "_handler", "_headers", "_was_sent", "body", "request")
 
-    def __init__(self, request: ClientRequest) -> None:
-        self._request = request
+    def __init__(self, request: ClientRequest, handler: ClientHandlerType) -> None:
+        self.request, self._handler = request, handler
         self._was_sent = False
-        self.body = _held_body(request)
         self._body = body_in(request)
+        self.body: KeptPayload | None = None
+        if isinstance(self._body, Payload):
+            self.body = _held(self._body)
+            if self.body is not None:
+                self._body = self.body
+                put_body(request, self.body)
         self._chunked = request.chunked
         self._headers = request.headers.copy()
 
-    async def restore(self) -> None:
-        """Have the request be as it came."""
-        request = self._request
+    def attempt(self) -> Awaitable[ClientResponse]:
+        """Send it."""
+        if self._was_sent or hdrs.EXPECT in self._headers:
+            return self._again()
+        self._was_sent = True
+        return self._handler(self.request)  # With no coroutine around it: that would cost every request.
+
+    async def _again(self) -> ClientResponse:
+        """Send it as it came."""
+        request = self.request
         if self._was_sent:
             other = body_in(request)
             if other is not self._body:
@@ -149,13 +167,18 @@ class _Original:
         self._was_sent = True
         if hdrs.EXPECT in request.headers:
             request.update_expect_continue()  # An answer that is waited for in vain can't be waited for again.
+        return await self._handler(request)
 
     def describe(self) -> Request:
         """What is known of it."""
-        request = self._request
+        request = self.request
         return Request.to(request.method, request.url)._replace(
             repeatable=is_repeatable(request.method, self._headers), body=self.body
         )
+
+    def is_over(self) -> bool:
+        """Has the total time of the session's call passed?"""
+        return has_timed_out(self.request)
 
     async def hand_back(self, response: ClientResponse | None) -> None:
         """The call is over: with this response, or none."""
@@ -167,36 +190,22 @@ class _Original:
             await self.body.let_go()
 
 
-async def _attempt(request: ClientRequest, handler: ClientHandlerType, original: _Original) -> ClientResponse:
-    await original.restore()
-    try:
-        return await handler(request)
-    except ClientError:
-        raise
-    except OSError as error:  # As aiohttp itself does it, though only outside of all middlewares.
-        if error.errno is None and isinstance(error, TimeoutError):
-            raise
-        raise ClientOSError(*error.args) from error
+def _as_raised(error: Exception) -> Exception:
+    """What aiohttp makes of an error, though only outside of all middlewares."""
+    is_builtin = isinstance(error, OSError) and not isinstance(error, ClientError)
+    if not is_builtin or (isinstance(error, TimeoutError) and error.errno is None):
+        return error
+    made = ClientOSError(*error.args)
+    made.__cause__ = error
+    return made
 
 
-def _describe(_request: ClientRequest, _handler: ClientHandlerType, original: _Original) -> Request:
-    return original.describe()
-
-
-def _is_over(request: ClientRequest, *_: object) -> bool:
-    return has_timed_out(request)
-
-
-def _held_body(request: ClientRequest) -> KeptPayload | None:
+def _held(body: Payload) -> KeptPayload | None:
     """The body of a request, made one that can be sent for each attempt; `None` where it is one already."""
-    body = body_in(request)
-    if not isinstance(body, Payload):
-        return None
     kept = keep(body, type(value_of(body) or body).__name__)
     if not isinstance(kept, KeptPayload):
         return None
     kept.hold()
-    put_body(request, kept)
     return kept
 
 

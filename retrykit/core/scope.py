@@ -44,6 +44,9 @@ _Mark = tuple[Scope, int]
 _mark: ContextVar[_Mark | None] = ContextVar("retrykit_attempt", default=None)
 _disabled = 0
 
+in_an_attempt = _mark.get
+"""Something, where a call that marks its attempts has ever been around; asked first, since it costs next to nothing."""
+
 
 def attempt_number() -> int:
     """The number of the attempt that is running: 1 for the first, and outside of any call.
@@ -59,7 +62,7 @@ def attempt_number() -> int:
 
 def time_left() -> float | None:
     """The seconds that are left of the running call; `None` where it has no `timeout`."""
-    return None if _mark.get() is None else _until("deadline")
+    return _until("deadline")
 
 
 def attempt_time_left() -> float | None:

@@ -123,8 +123,8 @@ class AsyncHTTPClient:
         self._sends_keys = idempotency_key
         self._session = session
         self._owns_session = session is None
-        self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        """That of an open session of our own."""
         self._usual_request = self._request(self._policy, self._per_attempt)
         name = type(self).__name__
         known = Traits(_describe, holds_back=True, keeps_time=self._owns_session)
@@ -209,7 +209,9 @@ class AsyncHTTPClient:
         response is handed over, unless `on_give_up="raise"`.
         """
         url = self._base.join(path)
-        send, request = self._for_call(self._send, method, options)
+        send, request = self._send, self._usual_request
+        if options or self._sends_keys:
+            send, request = self._for_call(send, method, options)
         session = self._opened()
         if "data" in request:
             return ResponseContext(until_end(send, request, session, method, url, request))
@@ -218,12 +220,12 @@ class AsyncHTTPClient:
     async def close(self) -> None:
         """Close the client's own session. One that was handed in stays open."""
         if self._session is not None and self._owns_session:
-            self._is_closed = True
+            self._loop = None
             await self._session.close()
 
     async def __aenter__(self) -> Self:
-        if self._is_closed:
-            self._session, self._is_closed = None, False
+        if self._owns_session and self._loop is None:
+            self._session = None
         self._opened()
         return self
 
@@ -235,15 +237,15 @@ class AsyncHTTPClient:
 
     async def _call(self, method: str, path: StrOrURL, read: Read[R], options: Any) -> R:
         url = self._base.join(path)
-        fetch, request = self._for_call(self._fetch, method, options)
+        fetch, request = self._fetch, self._usual_request
+        if options or self._sends_keys:
+            fetch, request = self._for_call(fetch, method, options)
         session, statuses = self._opened(), fetch.policy.statuses
         result: R = await until_end(fetch, request, session, method, url, request, read, statuses=statuses)
         return result
 
     def _for_call(self, fetch: Retried[P, R], method: str, options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
         needs_key = self._sends_keys and not is_idempotent(method)
-        if not options and not needs_key:
-            return fetch, self._usual_request
         fetch, request = for_call(fetch, self._completed(options), needs_key=needs_key)
         bounds = request.pop("timeout", None) if "timeout" in options else self._per_attempt
         return fetch, self._request(fetch.policy, bounds) | request
@@ -271,15 +273,16 @@ class AsyncHTTPClient:
         return options
 
     def _opened(self) -> ClientSession:
-        if self._owns_session and self._session is not None:
-            if self._is_closed:
+        """The session, which is made where there is none."""
+        if self._session is not None:
+            if not self._owns_session or self._loop is asyncio.get_running_loop():
+                return self._session
+            if self._loop is None:
                 raise RuntimeError("Session is closed; make the calls inside of `async with`, or before close()")
-            if self._loop is not asyncio.get_running_loop():
-                raise RuntimeError("this client belongs to another event loop; make one inside of each asyncio.run()")
-        if self._session is None:
-            self._loop = asyncio.get_running_loop()
-            self._session = ClientSession(timeout=_UNLIMITED)  # A call's time is the policy's to limit.
-            never_repeat(self._session)
+            raise RuntimeError("this client belongs to another event loop; make one inside of each asyncio.run()")
+        self._loop = asyncio.get_running_loop()
+        self._session = ClientSession(timeout=_UNLIMITED)  # A call's time is the policy's to limit.
+        never_repeat(self._session)
         return self._session
 
 

@@ -235,7 +235,7 @@ def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, 
         )
     if not hasattr(session, "request"):
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
-    left = scope.time_left()
+    left = scope.time_left() if scope.in_an_attempt() else None
     options = request if left is None else {**request, "timeout": _within(left, session, request)}
     if "data" in request or "upload_tracker" in request or repeats(session):
         return _send_once(session, method, url, {**options})

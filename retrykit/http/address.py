@@ -31,8 +31,8 @@ class BaseURL:
         self.url = url
         self._below = str(url).rstrip("/") + "/"
 
-    def join(self, path: StrOrURL) -> URL:
-        """The address of a path.
+    def join(self, path: StrOrURL) -> StrOrURL:
+        """The address of a path; of text, it is text, since aiohttp parses that anyway.
 
         Raises:
             ValueError: It would lead elsewhere: to another server, to other credentials, or out of the base's own path.
@@ -46,9 +46,10 @@ class BaseURL:
                 f"{_shown(text)} could be read as the name of a server; write the path from its slash on: '/users/1'"
             )
         address = f"{self._below}{text.removeprefix('/')}" if text and text[0] not in "?#" else f"{self.url}{text}"
-        joined = URL(address, encoded=isinstance(path, URL))
-        leads_up = (".." in text or "%" in text) and not _directory(joined).startswith(_directory(self.url))
-        if leads_up:
+        if path is text and ".." not in text and "%" not in text:
+            return address
+        joined = URL(address, encoded=path is not text)
+        if not _directory(joined).startswith(_directory(self.url)):
             raise ValueError(
                 f"{_shown(text)} leads out of {self.url.path}, which all paths are under; write the path without '..'"
             )

@@ -104,11 +104,11 @@ class Run:
         self._plan, self._args, self._kwargs = plan, args, kwargs
         self._policy = plan.policy.replace(max_retries=1) if scope.retries_disabled() else plan.policy
         self._started = started if self._policy.measures_time else clock.now()
-        self._ended: list[Ended] = []
+        self._ended: tuple[Ended, ...] = ()
         """The attempts so far."""
         self._call: Call | None = None
         self._request = _UNKNOWN
-        self._scope = Scope()
+        self._scope: Scope | None = None
         self._strategies: Strategies | None = None
         self._event: RetryEvent | None = None
         self._reason: Reason | None = None
@@ -131,6 +131,7 @@ class Run:
         """
         number, limits = len(self._ended) + 1, self._plan.limits
         if limits is None:
+            self._scope = self._scope or Scope()
             self._scope.enter(number)
             return None
         left = self._time_left()
@@ -140,7 +141,8 @@ class Run:
 
     def end(self) -> None:
         """The call is over, by whatever way."""
-        self._scope.running = 0
+        if self._scope is not None:
+            self._scope.running = 0
 
     async def prepare(self, before_retry: BeforeRetry) -> None:
         """Await the user's hook, within what is left of the time."""
@@ -177,8 +179,8 @@ class Run:
     def succeeded(self, result: object) -> None:
         """Take in a result that needs no judging."""
         if isinstance(result, ClientResponse):
-            self._ended.append((result.status, None, clock.now() - self._started, None))
-            remember(result, self._ended, self._plan.place, gave_up=False)
+            last = (result.status, None, clock.now() - self._started, None)
+            remember(result, (*self._ended, last), self._plan.place, gave_up=False)
 
     def ends_with_result(self, result: object) -> bool:
         """Is this result what the caller gets? If not, another attempt follows, once it is settled."""
@@ -242,9 +244,9 @@ class Run:
             self.delay = decision.delay
             self._calls_before = calls_ended()
             call.take(decision)
-            self._ended.append((outcome.status, raised, call.elapsed, decision.delay))
+            self._ended += ((outcome.status, raised, call.elapsed, decision.delay),)
         else:
-            self._ended.append((outcome.status, raised, call.elapsed, None))
+            self._ended += ((outcome.status, raised, call.elapsed, None),)
             if isinstance(decision, Accept):
                 return decision
             self._reason = decision.reason
@@ -331,8 +333,10 @@ class Run:
             elapsed=last.elapsed,
         )
         if isinstance(decision, Retry):
-            self._event = failed.retried(decision.delay)
-            listeners.tell(self._event)
+            event = failed.retried(decision.delay)
+            if self._policy.before_retry is not None or self._policy.timeout is not None:  # They may need it again.
+                self._event = event
+            listeners.tell(event)
         else:
             listeners.tell(failed.given_up(decision.reason))
 

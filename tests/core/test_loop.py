@@ -5,6 +5,7 @@ import contextvars
 import copy
 import dataclasses
 import gc
+import re
 import time
 import traceback
 from datetime import UTC, datetime, timedelta

@@ -14,7 +14,8 @@ _LARGEST_EXPONENT = 1023
 
 def ceiling(attempt: int, base_delay: float, max_delay: float) -> float:
     """The delay after this attempt (1 is the first) without jitter: 1, 2, 4 … times `base_delay`, up to `max_delay`."""
-    return min(max_delay, base_delay * 2.0 ** (attempt - 1 if attempt <= _LARGEST_EXPONENT else _LARGEST_EXPONENT))
+    delay = base_delay * 2.0 ** (attempt - 1 if attempt <= _LARGEST_EXPONENT else _LARGEST_EXPONENT)
+    return delay if delay < max_delay else max_delay  # noqa: FURB136 - `min` would take as long as all the rest.
 
 
 def span(
@@ -36,7 +37,5 @@ def delay(
     jitter: Jitter, attempt: int, previous_delay: float, base_delay: float, max_delay: float, *, draw: float
 ) -> float:
     """The delay that follows this attempt; `draw`, in [0, 1), says where in its span."""
-    if jitter == "none":
-        return ceiling(attempt, base_delay, max_delay)
     shortest, longest = span(jitter, attempt, previous_delay, base_delay, max_delay)
     return min(longest, shortest + draw * (longest - shortest))

@@ -36,6 +36,9 @@ class Kind(Enum):
     """No failure of a connection: it may have been processed, and is retried only where a policy names it."""
 
 
+# To look up a member of an Enum is slow in Python 3.11.
+PERMANENT, UNSENT, MAYBE_PROCESSED = Kind.PERMANENT, Kind.UNSENT, Kind.MAYBE_PROCESSED
+
 # The statuses by which a server says that it did not take the request up (RFC 9110 §15.5.9 and §15.6.4,
 # RFC 8470 §5.2, RFC 6585 §4). 502 and 504 are not among them: a gateway may have passed the request on.
 _NOT_TAKEN_UP = frozenset({408, 425, 429, 503})
@@ -118,7 +121,7 @@ def kind_of_class(error: type[BaseException]) -> Kind | None:
 
 def kind_of_status(status: int) -> Kind:
     """The kind of a failure that shows as this status."""
-    return Kind.UNSENT if status in _NOT_TAKEN_UP else Kind.MAYBE_PROCESSED
+    return UNSENT if status in _NOT_TAKEN_UP else MAYBE_PROCESSED
 
 
 def kind_of_error(error: Exception, statuses: frozenset[int], exceptions: tuple[type[Exception], ...]) -> Kind | None:

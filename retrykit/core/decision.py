@@ -13,6 +13,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from retrykit.core import backoff, retry_after
 from retrykit.core.classify import (
+    MAYBE_PROCESSED,
+    PERMANENT,
     Kind,
     answered_by_redirect,
     kind_of_error,
@@ -89,7 +91,7 @@ class Outcome:
         """The seconds that the server, or a `TryAgain`, asks us to wait."""
         if self.status is None:
             return self.error.after if isinstance(self.error, TryAgain) else None
-        source: Any = self.value
+        source: Any = self.result if self.error is None else self.error
         headers = source.headers
         if not isinstance(headers, CIMultiDictProxy):  # A test may have made it with a plain dict, or none.
             headers = CIMultiDict(headers or ())
@@ -121,13 +123,6 @@ class Call:
     repeated_at_once: bool = False
     """Did ours take place already? It is no wait, and no step of the backoff."""
 
-    def take(self, retry: "Retry") -> None:
-        """Go by the decision to try again."""
-        if retry.at_once:
-            self.repeated_at_once = True
-        else:
-            self.previous_delay = retry.delay
-
 
 @dataclass(slots=True)
 class Accept:
@@ -153,7 +148,6 @@ class Retry:
 
 Decision = Accept | GiveUp | Retry
 ACCEPT = Accept()
-_PERMANENT = Kind.PERMANENT  # To look up a member of an Enum is slow in Python 3.11.
 
 
 def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> Decision:
@@ -168,13 +162,13 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     if policy.timeout is not None and _ran_out_of_time(outcome, call, policy.timeout):
         return GiveUp("timeout")
     kind = _kind(outcome, policy)
-    if kind is None or kind is _PERMANENT:
+    if kind is None or kind is PERMANENT:
         return ACCEPT
     if call.attempt >= policy.max_retries:
         return GiveUp("attempts")
     if not call.sendable:
         return GiveUp("body")
-    if not call.repeatable and (kind is Kind.MAYBE_PROCESSED or outcome.taken_up):
+    if not call.repeatable and (kind is MAYBE_PROCESSED or outcome.taken_up):
         return GiveUp("not_repeatable")
     if call.holds_back and not call.repeated_at_once and lost_connection(outcome.error):
         return Retry(0.0, at_once=True) if _is_in_time(0.0, call, policy) else GiveUp("timeout")
@@ -201,7 +195,7 @@ def _request_of(info: RequestInfo | None) -> Request | None:
 
 def can_be_retried(outcome: Outcome, policy: RetryPolicy) -> bool:
     """Would another attempt follow, if attempts, time and the request allow it?"""
-    return _kind(outcome, policy) not in (None, Kind.PERMANENT)
+    return _kind(outcome, policy) not in (None, PERMANENT)
 
 
 def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:
@@ -210,17 +204,20 @@ def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:
         kind = kind_of_error(outcome.error, policy.statuses, policy.exceptions)
     elif outcome.status in policy.statuses:
         kind = kind_of_status(outcome.status)
-    return Kind.MAYBE_PROCESSED if kind is None and outcome.retry_if else kind
+    return MAYBE_PROCESSED if kind is None and outcome.retry_if else kind
 
 
 def _delay(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float, asked: float | None) -> float:
     if outcome.wait is not None:
         return max(outcome.wait, asked or 0.0)
-    jitter, base_delay, max_delay = policy.jitter, policy.base_delay, policy.max_delay
     waits = call.attempt - 1 if call.repeated_at_once else call.attempt
-    delay = backoff.delay(jitter, waits, call.previous_delay, base_delay, max_delay, draw=draw)
+    if policy.jitter == "none":  # What follows comes to the same, and takes longer.
+        delay = backoff.ceiling(waits, policy.base_delay, policy.max_delay)
+        return delay if asked is None or asked <= delay else asked
+    schedule = (waits, call.previous_delay, policy.base_delay, policy.max_delay)
+    delay = backoff.delay(policy.jitter, *schedule, draw=draw)
     if asked is None or asked <= delay:
         return delay
     # The server's word is a floor. Jitter adds to it, so that not all who were told so come back at that moment.
-    shortest, longest = backoff.span(jitter, waits, call.previous_delay, base_delay, max_delay)
-    return asked + draw * max(0.0, min(longest - shortest, max_delay - asked))
+    shortest, longest = backoff.span(policy.jitter, *schedule)
+    return asked + draw * max(0.0, min(longest - shortest, policy.max_delay - asked))

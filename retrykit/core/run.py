@@ -3,10 +3,11 @@
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import tenacity
-from aiohttp import ClientResponse, ClientResponseError
+from aiohttp import ClientResponse
 
 from retrykit.core import clock, errors, listeners, scope
 from retrykit.core.checks import name_of, shown_type
@@ -31,7 +32,8 @@ from retrykit.core.strategies import Strategies
 Describe = Callable[..., Request]
 
 
-class Traits(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Traits:
     """What we know of a function that sends requests; of a user's own coroutine, it is nothing."""
 
     describe: Describe | None = None
@@ -54,7 +56,8 @@ class Traits(NamedTuple):
     where an attempt ended in a `TimeoutError`, and after what an attempt has left was drained."""
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """What all calls of a decorated function share."""
 
     fn: Callable[..., Awaitable[Any]]
@@ -164,9 +167,7 @@ class Run:
             return True
         as_raised = self._plan.traits.as_raised
         counted = error if as_raised is None else as_raised(error)
-        # Only an answer can name a time of day.
-        wall = clock.wall() if isinstance(counted, ClientResponseError) else 0.0
-        decision = self._judge(Outcome(None, counted, wall))
+        decision = self._judge(Outcome(None, counted))
         if isinstance(decision, Retry):
             return False
         is_stand_in = type(error) is ResponseError or isinstance(error, tenacity.TryAgain)
@@ -186,7 +187,7 @@ class Run:
         """Is this result what the caller gets? If not, another attempt follows, once it is settled."""
         response = result if isinstance(result, ClientResponse) else None
         try:
-            decision = self._judge(Outcome(result, None, clock.wall()))
+            decision = self._judge(Outcome(result))
         except BaseException:  # One of the user's strategies failed.
             if response is not None:
                 response.close()
@@ -226,6 +227,8 @@ class Run:
 
     def _judge(self, outcome: Outcome) -> Decision:
         policy, call = self._policy, self._call or self._call_as_described()
+        if outcome.status is not None:  # Only an answer can name a time of day.
+            outcome.wall = clock.wall()
         call.attempt += 1
         call.elapsed = clock.now() - self._started
         if (body := self._request.body) is not None:
@@ -243,7 +246,10 @@ class Run:
         if isinstance(decision, Retry):
             self.delay = decision.delay
             self._calls_before = calls_ended()
-            call.take(decision)
+            if decision.at_once:
+                call.repeated_at_once = True
+            else:
+                call.previous_delay = decision.delay
             self._ended += ((outcome.status, raised, call.elapsed, decision.delay),)
         else:
             self._ended += ((outcome.status, raised, call.elapsed, None),)

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Coroutine, Generator, Set
+from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
@@ -129,7 +130,7 @@ class AsyncHTTPClient:
         name = type(self).__name__
         known = Traits(_describe, holds_back=True, keeps_time=self._owns_session)
         self._fetch = decorate(fetch, self._policy, name, known)
-        self._send = decorate(send, self._policy, name, known._replace(returns_response=True, returns_awaitable=True))
+        self._send = decorate(send, self._policy, name, replace(known, returns_response=True, returns_awaitable=True))
 
     @property
     def base_url(self) -> URL:

@@ -32,24 +32,16 @@ class Outcome:
 
     __slots__ = ("error", "result", "retry_if", "status", "wait", "wall")
 
-    def __init__(
-        self,
-        result: object = None,
-        error: Exception | None = None,
-        wall: float = 0.0,
-        *,
-        retry_if: bool = False,
-        wait: float | None = None,
-    ) -> None:
+    def __init__(self, result: object = None, error: Exception | None = None, wall: float = 0.0) -> None:
         self.result = result
         """What it returned, or"""
         self.error = error
         """what it raised."""
         self.wall = wall
         """The time of day at which it ended, in seconds since the epoch."""
-        self.retry_if = retry_if
+        self.retry_if = False
         """The answer of the policy's `retry_if`."""
-        self.wait = wait
+        self.wait: float | None = None
         """The answer of its `wait`, in seconds."""
         value = result if error is None else error
         self.status: int | None = value.status if isinstance(value, _WITH_STATUS) else None
@@ -175,7 +167,11 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     asked = outcome.asked_delay
     if asked is not None and asked > policy.max_retry_after:
         return GiveUp("retry_after")
-    delay = _delay(outcome, call, policy, draw, asked)
+    waits = call.attempt - 1 if call.repeated_at_once else call.attempt
+    if policy.jitter == "none" and asked is None and outcome.wait is None:  # `_delay` comes to the same, and is slower.
+        delay = backoff.ceiling(waits, policy.base_delay, policy.max_delay)
+    else:
+        delay = _delay(outcome, (waits, call.previous_delay, policy.base_delay, policy.max_delay), policy, draw, asked)
     return Retry(delay) if policy.timeout is None or _is_in_time(delay, call, policy) else GiveUp("timeout")
 
 
@@ -207,14 +203,11 @@ def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:
     return MAYBE_PROCESSED if kind is None and outcome.retry_if else kind
 
 
-def _delay(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float, asked: float | None) -> float:
+def _delay(
+    outcome: Outcome, schedule: tuple[int, float, float, float], policy: RetryPolicy, draw: float, asked: float | None
+) -> float:
     if outcome.wait is not None:
         return max(outcome.wait, asked or 0.0)
-    waits = call.attempt - 1 if call.repeated_at_once else call.attempt
-    if policy.jitter == "none":  # What follows comes to the same, and takes longer.
-        delay = backoff.ceiling(waits, policy.base_delay, policy.max_delay)
-        return delay if asked is None or asked <= delay else asked
-    schedule = (waits, call.previous_delay, policy.base_delay, policy.max_delay)
     delay = backoff.delay(policy.jitter, *schedule, draw=draw)
     if asked is None or asked <= delay:
         return delay

@@ -145,7 +145,15 @@ Event = RetryEvent | GiveUpEvent
 
 _HISTORY = "_retrykit_history"
 _REMEMBERING = (BaseException, ClientResponse)
-_calls_ended = 0
+
+
+class _Calls:
+    """How many calls have left a history in this process. Of threads that end theirs at once, not all may count."""
+
+    ended = 0
+
+
+calls = _Calls()
 
 
 @dataclass(slots=True)
@@ -158,15 +166,14 @@ class History:
     gave_up: bool
     """Could its last attempt have been retried?"""
     ended: int
-    """What `calls_ended` was then."""
+    """What `calls.ended` was then."""
 
 
 def remember(outcome: object, attempts: Sequence[Ended], place: str, *, gave_up: bool) -> None:
     """Let `attempts_of(outcome)` be these. Only exceptions and responses are marked; a value is the caller's own."""
-    global _calls_ended
     if isinstance(outcome, _REMEMBERING):
-        _calls_ended += 1
-        vars(outcome)[_HISTORY] = History(attempts, place, gave_up, _calls_ended)
+        calls.ended += 1
+        vars(outcome)[_HISTORY] = History(attempts, place, gave_up, calls.ended)
 
 
 def pass_on_history(response: object, error: BaseException) -> None:
@@ -188,8 +195,3 @@ def attempts_of(outcome: object) -> tuple[Attempt, ...]:
     """
     history = history_of(outcome)
     return as_attempts(history.attempts) if history is not None else ()
-
-
-def calls_ended() -> int:
-    """How many calls have left a history in this process. Of threads that end theirs at once, not all may count."""
-    return _calls_ended

@@ -21,7 +21,7 @@ from retrykit.core.events import (
     Request,
     RetryEvent,
     as_attempts,
-    calls_ended,
+    calls,
     remember,
 )
 from retrykit.core.limits import TimeLimit, TimeLimits
@@ -233,19 +233,19 @@ class Run:
         call.elapsed = clock.now() - self._started
         if (body := self._request.body) is not None:
             call.sendable = body.used_up is None
-        if isinstance(outcome.error, TimeoutError) and self._is_over():
+        if self._plan.traits.is_over is not None and isinstance(outcome.error, TimeoutError) and self._is_over():
             decision: Decision = ACCEPT
         elif policy.strategies:
             decision = self._decide_with_strategies(outcome, call, policy)
         else:
             decision = decide(outcome, call, policy, 0.0 if policy.jitter == "none" else clock.draw())
-        if self._calls_before is not None and self._calls_before != calls_ended():
+        if self._calls_before is not None and self._calls_before != calls.ended:
             # A repetition ended, and calls ended meanwhile. Was one of them a part of it, had repeated, and given up?
             warn_of_stacked_retries(self._plan.place, outcome.value, self._calls_before)
         raised = None if outcome.error is None else type(outcome.error)
         if isinstance(decision, Retry):
             self.delay = decision.delay
-            self._calls_before = calls_ended()
+            self._calls_before = calls.ended
             if decision.at_once:
                 call.repeated_at_once = True
             else:
@@ -308,7 +308,7 @@ class Run:
         self._request = self._described()
         idempotent = self._policy.idempotent
         repeatable = self._request.repeatable if idempotent is None else idempotent
-        call = self._call = Call(attempt=0, repeatable=repeatable, holds_back=self._plan.traits.holds_back)
+        call = self._call = Call(0, 0.0, 0.0, repeatable, True, self._plan.traits.holds_back)
         return call
 
     def _used_up_body(self) -> str | None:

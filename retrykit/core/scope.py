@@ -93,7 +93,7 @@ def warn_of_stacked_retries(outer: str, outcome: object, calls_before: int) -> N
     Args:
         outer: The name of the call that repeats.
         outcome: What its attempt returned or raised.
-        calls_before: What `calls_ended` gave before that attempt. An error may be older than the attempt.
+        calls_before: What `calls.ended` was before that attempt. An error may be older than the attempt.
     """
     cause: object = outcome
     for _ in range(_MOST_CAUSES):

@@ -27,7 +27,12 @@ def raised_status(status, *, retry_if=False, wait=None, **headers):
 
 
 def raised(error, *, retry_if=False, wait=None):
-    return Outcome(error=error, retry_if=retry_if, wait=wait)
+    return answered(Outcome(error=error), retry_if=retry_if, wait=wait)
+
+
+def answered(outcome, *, retry_if=False, wait=None):
+    outcome.retry_if, outcome.wait = retry_if, wait
+    return outcome
 
 
 BROKEN = raised(aiohttp.ServerDisconnectedError())
@@ -125,7 +130,7 @@ class TestALostConnection:
 
 class TestRetryIf:
     def test_it_adds(self):
-        assert decided(Outcome(result="pending", retry_if=True)) == Retry(1.0)
+        assert decided(answered(Outcome(result="pending"), retry_if=True)) == Retry(1.0)
         assert decided(raised(ValueError(), retry_if=True)) == Retry(1.0)
         assert decided(raised_status(404, retry_if=True)) == Retry(1.0)
 
@@ -136,7 +141,7 @@ class TestRetryIf:
         assert decided(raised(aiohttp.InvalidURL("x"), retry_if=True)) == Accept()
 
     def test_it_does_not_make_a_call_repeatable(self):
-        assert decided(Outcome(result="pending", retry_if=True), repeatable=False) == GiveUp("not_repeatable")
+        assert decided(answered(Outcome(result="pending"), retry_if=True), repeatable=False) == GiveUp("not_repeatable")
 
 
 class TestRetryAfter:

@@ -58,8 +58,8 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
                 if before_retry is not None:
                     await run.prepare(before_retry)
         finally:
-            if run is not None:
-                run.end()
+            if run is not None and run.scope is not None:
+                run.scope.running = 0
 
     return call
 

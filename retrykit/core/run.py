@@ -1,5 +1,6 @@
 """A call whose time is limited, or whose first attempt has failed: what it remembers, and how it goes on."""
 
+import contextlib
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
@@ -96,10 +97,10 @@ class Run:
         "_reason",
         "_redirected",
         "_request",
-        "_scope",
         "_started",
         "_strategies",
         "delay",
+        "scope",
         "unsettled",
     )
 
@@ -111,7 +112,8 @@ class Run:
         """The attempts so far."""
         self._call: Call | None = None
         self._request = _UNKNOWN
-        self._scope: Scope | None = None
+        self.scope: Scope | None = None
+        """What marks its attempts, where no limit does; at the end of the call, none is `running`."""
         self._strategies: Strategies | None = None
         self._event: RetryEvent | None = None
         self._reason: Reason | None = None
@@ -134,18 +136,13 @@ class Run:
         """
         number, limits = len(self._ended) + 1, self._plan.limits
         if limits is None:
-            self._scope = self._scope or Scope()
-            self._scope.enter(number)
+            self.scope = self.scope or Scope()
+            self.scope.enter(number)
             return None
         left = self._time_left()
         if left == 0:
             raise self._overdue()  # It would still get as far as its first await, and that may be a request sent.
         return TimeLimit(limits, number, clock.now(), left)
-
-    def end(self) -> None:
-        """The call is over, by whatever way."""
-        if self._scope is not None:
-            self._scope.running = 0
 
     async def prepare(self, before_retry: BeforeRetry) -> None:
         """Await the user's hook, within what is left of the time."""
@@ -305,24 +302,18 @@ class Run:
 
     def _call_as_described(self) -> Call:
         """The call, before its first attempt has ended."""
-        self._request = self._described()
-        idempotent = self._policy.idempotent
+        traits, idempotent = self._plan.traits, self._policy.idempotent
+        if traits.describe is not None:
+            # Where the arguments don't fit, the error at hand says so.
+            with contextlib.suppress(TypeError):
+                self._request = traits.describe(*self._args, **self._kwargs)
         repeatable = self._request.repeatable if idempotent is None else idempotent
-        call = self._call = Call(0, 0.0, 0.0, repeatable, True, self._plan.traits.holds_back)
+        call = self._call = Call(0, 0.0, 0.0, repeatable, True, traits.holds_back)
         return call
 
     def _used_up_body(self) -> str | None:
         body = self._request.body
         return body.used_up if body is not None else None
-
-    def _described(self) -> Request:
-        describe = self._plan.traits.describe
-        if describe is None:
-            return _UNKNOWN
-        try:
-            return describe(*self._args, **self._kwargs)
-        except TypeError:  # The arguments don't fit, and the error at hand says so.
-            return _UNKNOWN
 
     def _tell(self, outcome: Outcome, decision: Retry | GiveUp, max_retries: int) -> None:
         request = outcome.request or self._request

@@ -7,7 +7,7 @@ them against each version that we know.
 from collections.abc import Sequence
 from typing import Any
 
-from aiohttp import ClientMiddlewareType, ClientRequest, ClientSession
+from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientSession
 from aiohttp.payload import Payload
 
 
@@ -54,6 +54,11 @@ def start_of(payload: Payload) -> int | None:
 def value_of(payload: Payload) -> Any:
     """What a payload was made from; `None` where it can't be seen."""
     return getattr(payload, "_value", None)
+
+
+def is_sent_as_it_is(request: ClientRequest, handler: ClientHandlerType) -> bool:
+    """Has it no body, and does the handler send it, with no other middleware in between?"""
+    return not getattr(request, _BODY) and getattr(handler, "__name__", None) == "_connect_and_send_request"
 
 
 def body_in(request: ClientRequest) -> Any:

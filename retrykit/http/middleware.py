@@ -19,7 +19,7 @@ from retrykit.core.decorator import decorate, policy_of
 from retrykit.core.events import Request
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.core.run import Traits
-from retrykit.http.internals import body_in, has_timed_out, put_body, timer_of, value_of
+from retrykit.http.internals import body_in, has_timed_out, is_sent_as_it_is, put_body, timer_of, value_of
 from retrykit.http.replay import KeptPayload, keep
 from retrykit.http.send import is_idempotent, is_repeatable
 
@@ -61,15 +61,15 @@ class RetryMiddleware:
             )
         self._policy = policy_of(policy, options)
         traits = Traits(
-            _Original.describe,
+            _describe,
             returns_response=True,
             returns_awaitable=True,
             holds_back=True,
             as_raised=_as_raised,
             ended_by=self._keep_for_the_repeat,
-            is_over=_Original.is_over,
+            is_over=_is_over,
         )
-        self._call = decorate(_Original.attempt, self._policy, type(self).__name__, traits)
+        self._call = decorate(_attempt, self._policy, type(self).__name__, traits)
         self._given_up: dict[int, _GivenUp] = {}
 
     @property
@@ -84,22 +84,17 @@ class RetryMiddleware:
                 raise ended_by
             finally:
                 del ended_by  # Its traceback leads back here.
-        if hdrs.UPGRADE in request.headers:  # A WebSocket is no response that could be sent for again.
+        headers = request.headers
+        if hdrs.UPGRADE in headers:  # A WebSocket is no response that could be sent for again.
             return handler(request)
-        original = _Original(request, handler)
-        return self._call(original) if original.body is None else self._with_its_body(original)
+        if is_sent_as_it_is(request, handler) and hdrs.EXPECT not in headers:
+            return self._call(request, handler)
+        original = _Original(request)
+        call = self._call(request, handler, original)
+        return call if original.body is None else _handing_back(call, original)
 
-    async def _with_its_body(self, original: "_Original") -> ClientResponse:
-        response = None
-        try:
-            response = await self._call(original)
-        finally:
-            await original.hand_back(response)
-        return response
-
-    def _keep_for_the_repeat(self, error: Exception, original: "_Original") -> None:
+    def _keep_for_the_repeat(self, error: Exception, request: ClientRequest, *_: object) -> None:
         """Remember what a request was given up on with, where aiohttp may repeat it."""
-        request = original.request
         if not (lost_connection(error) and is_idempotent(request.method)):
             return
         timer = timer_of(request)
@@ -130,31 +125,19 @@ _WITH_THE_SAME_BODY = frozenset({301, 302, 307, 308})
 class _Original:
     """A request as it came: what middlewares that come after us do to it, they do in each attempt anew."""
 
-    __slots__ = ("_body", "_chunked", "_handler", "_headers", "_was_sent", "body", "request")
+    __slots__ = ("_body", "_chunked", "_request", "_was_sent", "body", "headers")
 
-    def __init__(self, request: ClientRequest, handler: ClientHandlerType) -> None:
-        self.request, self._handler = request, handler
+    def __init__(self, request: ClientRequest) -> None:
+        self._request = request
         self._was_sent = False
+        self.body = _held_body(request)
         self._body = body_in(request)
-        self.body: KeptPayload | None = None
-        if isinstance(self._body, Payload):
-            self.body = _held(self._body)
-            if self.body is not None:
-                self._body = self.body
-                put_body(request, self.body)
         self._chunked = request.chunked
-        self._headers = request.headers.copy()
+        self.headers = request.headers.copy()
 
-    def attempt(self) -> Awaitable[ClientResponse]:
-        """Send it."""
-        if self._was_sent or hdrs.EXPECT in self._headers:
-            return self._again()
-        self._was_sent = True
-        return self._handler(self.request)  # With no coroutine around it: that would cost every request.
-
-    async def _again(self) -> ClientResponse:
-        """Send it as it came."""
-        request = self.request
+    async def restore(self) -> None:
+        """Have the request be as it came."""
+        request = self._request
         if self._was_sent:
             other = body_in(request)
             if other is not self._body:
@@ -163,22 +146,10 @@ class _Original:
                     await other.close()
             request.chunked = self._chunked
             request.headers.clear()
-            request.headers.extend(self._headers)
+            request.headers.extend(self.headers)
         self._was_sent = True
         if hdrs.EXPECT in request.headers:
             request.update_expect_continue()  # An answer that is waited for in vain can't be waited for again.
-        return await self._handler(request)
-
-    def describe(self) -> Request:
-        """What is known of it."""
-        request = self.request
-        return Request.to(request.method, request.url)._replace(
-            repeatable=is_repeatable(request.method, self._headers), body=self.body
-        )
-
-    def is_over(self) -> bool:
-        """Has the total time of the session's call passed?"""
-        return has_timed_out(self.request)
 
     async def hand_back(self, response: ClientResponse | None) -> None:
         """The call is over: with this response, or none."""
@@ -188,6 +159,39 @@ class _Original:
         # Where there is no response, aiohttp may repeat the request, and makes that of the body before it asks us.
         if not _AIOHTTP_CLOSES_BODIES and response is not None and response.status not in _WITH_THE_SAME_BODY:
             await self.body.let_go()
+
+
+def _attempt(
+    request: ClientRequest, handler: ClientHandlerType, original: _Original | None = None
+) -> Awaitable[ClientResponse]:
+    if original is None:  # With no coroutine around it: that would cost every request.
+        return handler(request)
+    return _restored(request, handler, original)
+
+
+async def _restored(request: ClientRequest, handler: ClientHandlerType, original: _Original) -> ClientResponse:
+    await original.restore()
+    return await handler(request)
+
+
+async def _handing_back(call: Awaitable[ClientResponse], original: _Original) -> ClientResponse:
+    response = None
+    try:
+        response = await call
+    finally:
+        await original.hand_back(response)
+    return response
+
+
+def _describe(request: ClientRequest, _handler: ClientHandlerType, original: _Original | None = None) -> Request:
+    headers = request.headers if original is None else original.headers
+    body = None if original is None else original.body
+    known = Request.to(request.method, request.url)
+    return known._replace(repeatable=is_repeatable(request.method, headers), body=body)
+
+
+def _is_over(request: ClientRequest, *_: object) -> bool:
+    return has_timed_out(request)
 
 
 def _as_raised(error: Exception) -> Exception:
@@ -200,12 +204,16 @@ def _as_raised(error: Exception) -> Exception:
     return made
 
 
-def _held(body: Payload) -> KeptPayload | None:
+def _held_body(request: ClientRequest) -> KeptPayload | None:
     """The body of a request, made one that can be sent for each attempt; `None` where it is one already."""
+    body = body_in(request)
+    if not isinstance(body, Payload):
+        return None
     kept = keep(body, type(value_of(body) or body).__name__)
     if not isinstance(kept, KeptPayload):
         return None
     kept.hold()
+    put_body(request, kept)
     return kept
 
 

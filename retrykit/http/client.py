@@ -290,6 +290,8 @@ class AsyncHTTPClient:
 class ResponseContext(Coroutine[Any, Any, ClientResponse]):
     """A request that is sent when it is awaited, or entered with `async with`, which also releases its response."""
 
+    __slots__ = ("_coroutine", "_response")
+
     def __init__(self, response: Coroutine[Any, Any, ClientResponse]) -> None:
         self._coroutine = response
 

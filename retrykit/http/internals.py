@@ -4,10 +4,10 @@ Where a version of aiohttp doesn't have one, the function says so, and what need
 them against each version that we know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientSession
+from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse, ClientSession
 from aiohttp.payload import Payload
 
 
@@ -23,9 +23,14 @@ def never_repeat(session: ClientSession) -> None:
         session._retry_connection = False  # noqa: SLF001
 
 
-def repeats(session: ClientSession) -> bool:
-    """Does a session send a request again by itself, when its connection was lost?"""
-    return getattr(session, "_retry_connection", True) is not False
+def sending_once(session: ClientSession) -> Callable[..., Awaitable[ClientResponse]] | None:
+    """What sends a request of a session that was told never to repeat; `None` where it may.
+
+    It is the coroutine function behind `session.request`, which makes an object for `async with` around each.
+    """
+    if getattr(session, "_retry_connection", True) is not False:
+        return None
+    return getattr(session, "_request", session.request)
 
 
 def timer_of(request: ClientRequest) -> object | None:

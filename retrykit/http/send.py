@@ -29,7 +29,7 @@ from retrykit.core.discard import drain
 from retrykit.core.errors import ResponseError
 from retrykit.core.events import Request, origin_of
 from retrykit.core.policy import RetryOptions, RetryPolicy, Seconds, UntimedOptions
-from retrykit.http.internals import repeats, session_middlewares
+from retrykit.http.internals import sending_once, session_middlewares
 from retrykit.http.replay import Body, body_of
 
 P = ParamSpec("P")
@@ -237,9 +237,10 @@ def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, 
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
     left = scope.time_left() if scope.in_an_attempt() else None
     options = request if left is None else {**request, "timeout": _within(left, session, request)}
-    if "data" in request or "upload_tracker" in request or repeats(session):
+    send_once = sending_once(session)
+    if send_once is None or "data" in request or "upload_tracker" in request:
         return _send_once(session, method, url, {**options})
-    return session.request(method, url, **options)  # With no coroutine around it: that would cost every request.
+    return send_once(method, url, **options)  # With no coroutine around it: that would cost every request.
 
 
 async def _send_once(session: ClientSession, method: str, url: StrOrURL, options: dict[str, Any]) -> ClientResponse:
@@ -247,7 +248,7 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
     if (make_tracker := options.get("upload_tracker")) is not None:
         options["upload_tracker"] = make_tracker()
     first_only = _FirstOnly()
-    if repeats(session):
+    if sending_once(session) is None:
         middlewares = options.get("middlewares")
         if middlewares is None:
             middlewares = session_middlewares(session)

@@ -223,6 +223,8 @@ class Run:
     # --- how it goes about it -------------------------------------------------------------------------------------
 
     def _judge(self, outcome: Outcome) -> Decision:
+        if self.scope is not None:
+            self.scope.running = 0
         policy, call = self._policy, self._call or self._call_as_described()
         if outcome.status is not None:  # Only an answer can name a time of day.
             outcome.wall = clock.wall()

@@ -25,7 +25,7 @@ class Scope:
         self.end = end
         """that at which the time of the running attempt is. Those of a call around it may come before."""
         self.running = 0
-        """The number of the attempt that is running; 0 when the call is over."""
+        """The number of the attempt that is running; 0 where none is."""
         self.outer: _Mark | None = None
 
     def enter(self, number: int) -> None:

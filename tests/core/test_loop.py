@@ -695,6 +695,34 @@ class TestAttemptNumber:
         assert numbers == [1, 2, 3]
         assert attempt_number() == 1
 
+    @pytest.mark.parametrize("options", [{}, {"timeout": 60}])
+    async def test_between_attempts_none_is_running(self, no_waits, options):
+        numbers = []
+
+        async def hook(_event):
+            numbers.append(attempt_number())
+
+        @retry_http(before_retry=hook, **options)
+        async def fail():
+            raise TimeoutError
+
+        with pytest.raises(TimeoutError):
+            await fail()
+        assert numbers == [1, 1]
+
+    @pytest.mark.parametrize("options", [{}, {"timeout": 60}])
+    async def test_a_cancelled_attempt_runs_no_more(self, no_waits, options):
+        @retry_http(**options)
+        async def fail():
+            if attempt_number() == 1:
+                raise TimeoutError
+            asyncio.current_task().cancel()
+            await asyncio.sleep(1)
+
+        with pytest.raises(asyncio.CancelledError):
+            await fail()
+        assert attempt_number() == 1
+
     async def test_each_task_has_its_own(self, no_waits):
         numbers = {}
 

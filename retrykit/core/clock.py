@@ -51,9 +51,6 @@ class SystemClock:
         return str(uuid.uuid4())
 
 
-# For what takes real time even where a test has another clock.
-real = time.monotonic
-
 _clocks: list[Clock] = [SystemClock()]
 _clock = _clocks[-1]
 

@@ -1,10 +1,12 @@
 """Attempts that have to end in time."""
 
 import asyncio
+import contextvars
+import threading
+import weakref
 from types import TracebackType
 from typing import Any
 
-from retrykit.core import clock
 from retrykit.core.scope import Scope
 
 
@@ -18,39 +20,54 @@ class TimeLimits:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         """Of each attempt."""
-        self._queue: _Queue | None = None
+        self._here = _Here()
 
     def queue(self) -> "_Queue":
         """Those of the event loop that is running."""
-        loop, queue = asyncio.get_running_loop(), self._queue
-        if queue is None or queue.loop is not loop:  # Limits of another loop's, in another thread, keep their queue.
-            queue = self._queue = _Queue(loop)
+        loop, queue = asyncio.get_running_loop(), self._here.queue
+        if queue is None or queue.loop is not loop:
+            queue = self._here.queue = _Queue(loop)
         return queue
+
+
+class _Here(threading.local):
+    """What a thread has, since in each another loop may be running."""
+
+    queue: "_Queue | None" = None
 
 
 class _Queue:
     """Limits in the order in which they end."""
 
-    __slots__ = ("limits", "loop", "timer")
+    __slots__ = ("__weakref__", "_context", "limits", "loop", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.limits: dict[TimeLimit, None] = {}
         self.timer: asyncio.TimerHandle | None = None
+        self._context = contextvars.Context()  # Not that of the first call: it would be kept alive.
 
-    def arm(self, seconds: float) -> None:
-        """Set the timer for the first."""
-        self.timer = self.loop.call_later(seconds, self._on_time)
+    def arm(self, end: float) -> None:
+        """Set the timer for the first. It goes when the function does that the limits are of."""
+        self.timer = self.loop.call_at(end, _on_time, weakref.ref(self), context=self._context)
 
-    def _on_time(self) -> None:
-        self.timer, now = None, clock.real()
-        while self.limits:
-            first = next(iter(self.limits))
-            if first.real_end > now:
-                self.arm(first.real_end - now)
-                return
-            del self.limits[first]
-            first.expire()
+    def __del__(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+def _on_time(reference: "weakref.ref[_Queue]") -> None:
+    queue = reference()
+    if queue is None:
+        return
+    queue.timer, now = None, queue.loop.time()
+    while queue.limits:
+        first = next(iter(queue.limits))
+        if first.real_end > now:
+            queue.arm(first.real_end)
+            return
+        del queue.limits[first]
+        first.expire()
 
 
 class TimeLimit(Scope):
@@ -78,13 +95,13 @@ class TimeLimit(Scope):
             raise RuntimeError("a time limit works only inside of a task, such as asyncio.run() makes")
         self._task: asyncio.Task[Any] | None = task
         self._cancelling = task.cancelling()
-        self.real_end = clock.real() + self._seconds
         # One that is shorter than the others is not in their order.
         is_one_of_many = self._seconds == self._limits.seconds
         self._queue = queue = self._limits.queue() if is_one_of_many else _Queue(asyncio.get_running_loop())
+        self.real_end = queue.loop.time() + self._seconds
         queue.limits[self] = None
         if queue.timer is None:
-            queue.arm(self._seconds)
+            queue.arm(self.real_end)
 
     def expire(self) -> None:
         """Cancel what runs inside."""
@@ -100,6 +117,7 @@ class TimeLimit(Scope):
         queue.limits.pop(self, None)
         if self._seconds != self._limits.seconds and queue.timer is not None:
             queue.timer.cancel()
+        del self._queue, self._limits  # The mark may be found for long, by what has a copy of the context.
         task, self._task = self._task, None  # It may fail, and its error lead back here.
         # Somebody else may have cancelled it as well, and that is for somebody else to catch.
         is_ours = self._is_over and task is not None and task.uncancel() <= self._cancelling

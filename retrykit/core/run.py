@@ -222,7 +222,7 @@ class Run:
 
     # --- how it goes about it -------------------------------------------------------------------------------------
 
-    def _judge(self, outcome: Outcome) -> Decision:
+    def _judge(self, outcome: Outcome) -> Decision:  # noqa: PLR0912 - each step is small, and a call of its own dear.
         if self.scope is not None:
             self.scope.running = 0
         policy, call = self._policy, self._call or self._call_as_described()

@@ -225,7 +225,7 @@ class AsyncHTTPClient:
             await self._session.close()
 
     async def __aenter__(self) -> Self:
-        if self._owns_session and self._loop is None:
+        if self._owns_session and self._session is not None and self._session.closed:
             self._session = None
         self._opened()
         return self
@@ -241,6 +241,7 @@ class AsyncHTTPClient:
         fetch, request = self._fetch, self._usual_request
         if options or self._sends_keys:
             fetch, request = self._for_call(fetch, method, options)
+            request["raise_for_status"] = False
         session, statuses = self._opened(), fetch.policy.statuses
         result: R = await until_end(fetch, request, session, method, url, request, read, statuses=statuses)
         return result

@@ -24,13 +24,18 @@ def never_repeat(session: ClientSession) -> None:
 
 
 def sending_once(session: ClientSession) -> Callable[..., Awaitable[ClientResponse]] | None:
-    """What sends a request of a session that was told never to repeat; `None` where it may.
+    """What sends a request of a session that was told never to repeat it, and in time; `None` where that is not sure.
 
     It is the coroutine function behind `session.request`, which makes an object for `async with` around each.
     """
     if getattr(session, "_retry_connection", True) is not False:
         return None
-    return getattr(session, "_request", session.request)
+    send = getattr(session, "_request", session.request)
+    return send if getattr(send, "__func__", None) is _SEND else None
+
+
+# Where something else stands in its place, a test has replaced it by a mock, which may not know of a request's timeout.
+_SEND = getattr(ClientSession, "_request", ClientSession.request)
 
 
 def timer_of(request: ClientRequest) -> object | None:

@@ -1,6 +1,7 @@
 """RetryMiddleware: retries within a session, for `aiohttp.ClientSession(middlewares=[...])`."""
 
 import copy
+import functools
 from collections.abc import Awaitable
 from typing import NamedTuple, Unpack
 
@@ -10,6 +11,7 @@ from aiohttp import (
     ClientOSError,
     ClientRequest,
     ClientResponse,
+    ServerDisconnectedError,
     hdrs,
 )
 from aiohttp.payload import Payload
@@ -60,17 +62,18 @@ class RetryMiddleware:
                 " middlewares=[RetryMiddleware()]"
             )
         self._policy = policy_of(policy, options)
+        self._given_up: dict[int, _GivenUp] = {}
+        self._has_users_code = self._policy.before_retry is not None or self._policy.strategies
         traits = Traits(
             _describe,
             returns_response=True,
             returns_awaitable=True,
             holds_back=True,
             as_raised=_as_raised,
-            ended_by=self._keep_for_the_repeat,
+            ended_by=functools.partial(_keep_for_the_repeat, self._given_up),
             is_over=_is_over,
         )
         self._call = decorate(_attempt, self._policy, type(self).__name__, traits)
-        self._given_up: dict[int, _GivenUp] = {}
 
     @property
     def policy(self) -> RetryPolicy:
@@ -88,19 +91,21 @@ class RetryMiddleware:
         if hdrs.UPGRADE in headers:  # A WebSocket is no response that could be sent for again.
             return handler(request)
         if is_sent_as_it_is(request, handler) and hdrs.EXPECT not in headers:
-            return self._call(request, handler)
-        original = _Original(request)
-        call = self._call(request, handler, original)
-        return call if original.body is None else _handing_back(call, original)
+            call = self._call(request, handler)
+        else:
+            original = _Original(request)
+            call = self._call(request, handler, original)
+            if original.body is not None:
+                call = _handing_back(call, original)
+        return self._watching(call, request) if self._has_users_code else call
 
-    def _keep_for_the_repeat(self, error: Exception, request: ClientRequest, *_: object) -> None:
-        """Remember what a request was given up on with, where aiohttp may repeat it."""
-        if not (lost_connection(error) and is_idempotent(request.method)):
-            return
-        timer = timer_of(request)
-        while len(self._given_up) >= _MOST_GIVEN_UP:
-            del self._given_up[next(iter(self._given_up))]
-        self._given_up[id(timer)] = _GivenUp(timer, id(request), _without_traceback(error))
+    async def _watching(self, call: Awaitable[ClientResponse], request: ClientRequest) -> ClientResponse:
+        """A call in which there is code of the user's as well; what that raises has aiohttp repeat the request, too."""
+        try:
+            return await call
+        except (ClientOSError, ServerDisconnectedError) as error:
+            _keep_for_the_repeat(self._given_up, error, request)
+            raise
 
     def _given_up_before(self, request: ClientRequest) -> Exception | None:
         """Is this aiohttp's own repeat of a request? What that was given up on with ends it, before it is sent.
@@ -215,6 +220,16 @@ def _held_body(request: ClientRequest) -> KeptPayload | None:
     kept.hold()
     put_body(request, kept)
     return kept
+
+
+def _keep_for_the_repeat(given_up: dict[int, "_GivenUp"], error: Exception, request: ClientRequest, *_: object) -> None:
+    """Remember what a request was given up on with, where aiohttp may repeat it."""
+    if not (lost_connection(error) and is_idempotent(request.method)):
+        return
+    timer = timer_of(request)
+    while len(given_up) >= _MOST_GIVEN_UP:
+        del given_up[next(iter(given_up))]
+    given_up[id(timer)] = _GivenUp(timer, id(request), _without_traceback(error))
 
 
 # Each is small; those that aiohttp didn't repeat after all go in time.

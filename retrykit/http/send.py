@@ -248,6 +248,7 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
     if (make_tracker := options.get("upload_tracker")) is not None:
         options["upload_tracker"] = make_tracker()
     first_only = _FirstOnly()
+    is_bounded = sending_once(session) is not None or scope.time_left() is not None
     if sending_once(session) is None:
         middlewares = options.get("middlewares")
         if middlewares is None:
@@ -259,7 +260,9 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
         if _is_kept(body):
             bounds = options.get("timeout", session.timeout)
             options["data"], options["timeout"] = await _made_within(bounds, body.for_attempt())
-        return await session.request(method, url, **options)
+        bounds = options.get("timeout", session.timeout)
+        async with clock.time_limit(None if is_bounded else bounds.total or None):
+            return await session.request(method, url, **options)
     finally:
         first_only.error = None  # Its traceback leads back here.
         if _is_kept(body):
@@ -268,7 +271,7 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
 
 async def _made_within(bounds: ClientTimeout, body: Coroutine[Any, Any, R]) -> tuple[R, ClientTimeout]:
     """The body, made within the bounds of its request, and those that are left."""
-    if bounds.total is None:
+    if not bounds.total:  # To aiohttp, 0 is none.
         return await body, bounds
     began = clock.now()
     async with clock.time_limit(bounds.total):
@@ -330,10 +333,13 @@ async def fetch(
     Raises:
         ResponseError: The status is 400 or more, or one that is retried.
     """
+    began = clock.now()
     async with await send(session, method, url, request) as response:
         if response.status >= 400 or response.status in statuses:
             # Half of what is left, so that the status comes out even where the body doesn't.
             left = scope.attempt_time_left()
+            if left is None and (bounds := request.get("timeout")) is not None and bounds.total:
+                left = max(0.0, bounds.total - (clock.now() - began))
             raise ResponseError.of(response, await drain(response, left and left / 2))
         return await read(response)
 

@@ -49,7 +49,8 @@ class _Queue:
 
     def arm(self, end: float) -> None:
         """Set the timer for the first. It goes when the function does that the limits are of."""
-        self.timer = self.loop.call_at(end, _on_time, weakref.ref(self), context=self._context)
+        reference: weakref.ref[_Queue] = weakref.ref(self)
+        self.timer = self.loop.call_at(end, _on_time, reference, context=self._context)
 
     def __del__(self) -> None:
         if self.timer is not None:

@@ -180,12 +180,12 @@ async def _restored(request: ClientRequest, handler: ClientHandlerType, original
 
 
 async def _handing_back(call: Awaitable[ClientResponse], original: _Original) -> ClientResponse:
-    response = None
+    response: ClientResponse | None = None
     try:
         response = await call
+        return response
     finally:
         await original.hand_back(response)
-    return response
 
 
 def _describe(request: ClientRequest, _handler: ClientHandlerType, original: _Original | None = None) -> Request:

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import threading
-import weakref
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +26,7 @@ class TimeLimits:
         loop, queue = asyncio.get_running_loop(), self._here.queue
         if queue is None or queue.loop is not loop:
             queue = self._here.queue = _Queue(loop)
+            self._here.owner = _Owner(queue)
         return queue
 
 
@@ -34,12 +34,24 @@ class _Here(threading.local):
     """What a thread has, since in each another loop may be running."""
 
     queue: "_Queue | None" = None
+    owner: "_Owner | None" = None
+
+
+class _Owner:
+    """Goes with the function, and takes the timer along. Until then, the timer is what keeps a waiting task alive."""
+
+    def __init__(self, queue: "_Queue") -> None:
+        self.queue = queue
+
+    def __del__(self) -> None:
+        if self.queue.timer is not None and not self.queue.limits:  # Those of a loop that stands still may go on.
+            self.queue.timer.cancel()
 
 
 class _Queue:
     """Limits in the order in which they end."""
 
-    __slots__ = ("__weakref__", "_context", "limits", "loop", "timer")
+    __slots__ = ("_context", "limits", "loop", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -48,27 +60,21 @@ class _Queue:
         self._context = contextvars.Context()  # Not that of the first call: it would be kept alive.
 
     def arm(self, end: float) -> None:
-        """Set the timer for the first. It goes when the function does that the limits are of."""
-        reference: weakref.ref[_Queue] = weakref.ref(self)
-        self.timer = self.loop.call_at(end, _on_time, reference, context=self._context)
-
-    def __del__(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
+        """Set the timer for the first."""
+        self.timer = self.loop.call_at(end, _on_time, self, context=self._context)
 
 
-def _on_time(reference: "weakref.ref[_Queue]") -> None:
-    queue = reference()
-    if queue is None:
-        return
+def _on_time(queue: "_Queue") -> None:
     queue.timer, now = None, queue.loop.time()
-    while queue.limits:
-        first = next(iter(queue.limits))
-        if first.real_end > now:
-            queue.arm(first.real_end)
-            return
-        del queue.limits[first]
-        first.expire()
+    over: list[TimeLimit] = []
+    for limit in queue.limits:
+        if limit.real_end > now:
+            queue.arm(limit.real_end)
+            break
+        over.append(limit)
+    for limit in over:
+        del queue.limits[limit]
+        limit.expire()
 
 
 class TimeLimit(Scope):
@@ -90,10 +96,10 @@ class TimeLimit(Scope):
         self.end = now + self._seconds
 
     def __enter__(self) -> None:
-        self.enter(self._number)
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a time limit works only inside of a task, such as asyncio.run() makes")
+        self.enter(self._number)
         self._task: asyncio.Task[Any] | None = task
         self._cancelling = task.cancelling()
         # One that is shorter than the others is not in their order.

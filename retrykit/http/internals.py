@@ -18,7 +18,10 @@ def session_middlewares(session: ClientSession) -> Sequence[ClientMiddlewareType
 
 
 def never_repeat(session: ClientSession) -> None:
-    """Have a session send each request once, where its version can (the test client of aiohttp's does so)."""
+    """Have a session send each request once, where its version can (the test client of aiohttp's does so).
+
+    That goes for whoever else sends by it, too.
+    """
     if hasattr(session, "_retry_connection"):
         session._retry_connection = False  # noqa: SLF001
 
@@ -31,11 +34,13 @@ def sending_once(session: ClientSession) -> Callable[..., Awaitable[ClientRespon
     if getattr(session, "_retry_connection", True) is not False:
         return None
     send = getattr(session, "_request", session.request)
-    return send if getattr(send, "__func__", None) is _SEND else None
+    is_aiohttps = getattr(send, "__func__", None) is _SEND and type(session).request is _REQUEST
+    return send if is_aiohttps else None
 
 
 # Where something else stands in its place, a test has replaced it by a mock, which may not know of a request's timeout.
 _SEND = getattr(ClientSession, "_request", ClientSession.request)
+_REQUEST = ClientSession.request
 
 
 def timer_of(request: ClientRequest) -> object | None:

@@ -261,7 +261,8 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
             bounds = options.get("timeout", session.timeout)
             options["data"], options["timeout"] = await _made_within(bounds, body.for_attempt())
         bounds = options.get("timeout", session.timeout)
-        async with clock.time_limit(None if is_bounded else bounds.total or None):
+        total = bounds.total if isinstance(bounds, ClientTimeout) and not is_bounded else None
+        async with clock.time_limit(total or None):
             return await session.request(method, url, **options)
     finally:
         first_only.error = None  # Its traceback leads back here.
@@ -269,9 +270,9 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
             await body.end_attempt()
 
 
-async def _made_within(bounds: ClientTimeout, body: Coroutine[Any, Any, R]) -> tuple[R, ClientTimeout]:
+async def _made_within(bounds: Any, body: Coroutine[Any, Any, R]) -> tuple[R, Any]:
     """The body, made within the bounds of its request, and those that are left."""
-    if not bounds.total:  # To aiohttp, 0 is none.
+    if not isinstance(bounds, ClientTimeout) or not bounds.total:  # To aiohttp, 0 is none.
         return await body, bounds
     began = clock.now()
     async with clock.time_limit(bounds.total):

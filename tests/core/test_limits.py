@@ -394,6 +394,26 @@ class TestNothingIsLeft:
             gc.enable()
         assert left[-1] == 0
 
+    async def test_a_task_that_fails_inside_of_one_is_no_cycle(self):
+        @retry_http(timeout=LONG)
+        async def fail():
+            raise KeyError
+
+        async def in_a_task():
+            with suppress(KeyError):
+                await asyncio.create_task(fail())
+
+        left = []
+        gc.disable()
+        try:
+            for _ in range(4):
+                await in_a_task()
+                await ticks(3)
+                left.append(gc.collect())
+        finally:
+            gc.enable()
+        assert left[-1] == 0
+
     async def test_a_call_that_is_closed_leaves_no_limit(self):
         function = retry_http(timeout=LONG)(asyncio.sleep)
         call = function(LONG)
@@ -491,3 +511,44 @@ def test_they_go_by_the_clock_of_the_loop():
         loop.rounds = -1000
         loop.run_until_complete(asyncio.wait([task]))
         loop.close()
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_a_task_that_nobody_holds_ends_by_its_limit(attempt):
+    ended, begun = [], []
+
+    async def hang():
+        begun.append(1)
+        if len(begun) < attempt:
+            raise TimeoutError
+        await asyncio.Event().wait()
+
+    async def background():
+        try:
+            await retry_http(timeout=0.05, base_delay=0)(hang)()
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    asyncio.create_task(background()).add_done_callback(lambda task: task.cancelled() or task.exception())
+    await asyncio.sleep(0.01)
+    gc.collect()
+    await asyncio.sleep(0.08)
+    assert ended == [TimeoutError]
+
+
+async def test_what_can_not_be_limited_is_not_marked():
+    failed = []
+
+    @retry_http(timeout=LONG)
+    async def call():
+        raise AssertionError
+
+    def drive():
+        with pytest.raises(RuntimeError):
+            call().send(None)
+        failed.append(time_left())
+
+    asyncio.get_running_loop().call_soon(drive)
+    await asyncio.sleep(0.01)
+    assert failed == [None]

@@ -2,6 +2,7 @@
 
 import asyncio
 import weakref
+from unittest.mock import AsyncMock, Mock
 
 import aiohttp
 import pytest
@@ -77,4 +78,20 @@ async def test_a_session_that_hangs_by_itself_is_bounded_too(monkeypatch):
     monkeypatch.setattr(aiohttp.ClientSession, "_request", hang)
     async with AsyncHTTPClient("http://a.example", timeout=0.05) as client:
         with pytest.raises(TimeoutError):
+            await client.get("/")
+
+
+@pytest.mark.parametrize("options", [{}, {"data": lambda: b"x"}], ids=["no body", "a function"])
+async def test_a_mock_of_a_session_will_do(options):
+    session = Mock(request=AsyncMock(return_value="answer"))
+    assert await retrykit.post(session, "http://a.example/", **options) == "answer"
+
+
+async def test_a_session_whose_public_method_is_patched_is_sent_by_that(monkeypatch):
+    async def answer(session, method, url, **options):
+        raise ValueError(method)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", answer)
+    async with AsyncHTTPClient("http://127.0.0.1:1", max_retries=1) as client:
+        with pytest.raises(ValueError, match="GET"):
             await client.get("/")

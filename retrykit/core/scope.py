@@ -19,10 +19,10 @@ class Scope:
 
     __slots__ = ("deadline", "end", "outer", "running")
 
-    def __init__(self, deadline: float | None = None, end: float | None = None) -> None:
-        self.deadline = deadline
+    def __init__(self) -> None:
+        self.deadline: float | None = None
         """The instant, on the clock of `clock.now`, at which its time is over, and"""
-        self.end = end
+        self.end: float | None = None
         """that at which the time of the running attempt is. Those of a call around it may come before."""
         self.running = 0
         """The number of the attempt that is running; 0 where none is."""

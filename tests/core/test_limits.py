@@ -47,9 +47,12 @@ class TestItsEnd:
         assert asyncio.current_task().cancelling() == 0
 
     async def test_what_ends_in_time_is_left_alone(self):
-        with limit(TimeLimits(0.02)):
+        limits = TimeLimits(0.02)
+        with limit(limits):
             pass
+        assert not limits.queue().limits
         await asyncio.sleep(0.04)
+        assert asyncio.current_task().cancelling() == 0
 
     async def test_an_error_in_time_comes_out_as_itself(self):
         with pytest.raises(KeyError), limit(TimeLimits(LONG)):

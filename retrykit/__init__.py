@@ -7,11 +7,23 @@ decorated already.
 
 from retrykit.core.classify import TRANSIENT_ERRORS
 from retrykit.core.decorator import retry_http
-from retrykit.core.errors import GiveUpError, ResponseError, StackedRetriesWarning, TryAgain
+from retrykit.core.errors import (
+    CircuitOpenError,
+    GiveUpError,
+    OriginPausedError,
+    ResponseError,
+    StackedRetriesWarning,
+    TryAgain,
+)
 from retrykit.core.events import Attempt, GiveUpEvent, RetryEvent, attempts_of
 from retrykit.core.listeners import log_listener, set_listeners
 from retrykit.core.policy import RetryOptions, RetryPolicy
+from retrykit.core.protocols import Breaker, Budget, Hold, Pause
 from retrykit.core.scope import attempt_number
+from retrykit.guards.breaker import CircuitBreaker
+from retrykit.guards.budget import RetryBudget
+from retrykit.guards.hedge import LatencyQuantile
+from retrykit.guards.pause import OriginPause
 from retrykit.http.client import AsyncHTTPClient
 from retrykit.http.fetch import fetch_bytes, fetch_json, fetch_text, get, post
 from retrykit.http.middleware import RetryMiddleware
@@ -20,9 +32,19 @@ __all__ = [
     "TRANSIENT_ERRORS",
     "AsyncHTTPClient",
     "Attempt",
+    "Breaker",
+    "Budget",
+    "CircuitBreaker",
+    "CircuitOpenError",
     "GiveUpError",
     "GiveUpEvent",
+    "Hold",
+    "LatencyQuantile",
+    "OriginPause",
+    "OriginPausedError",
+    "Pause",
     "ResponseError",
+    "RetryBudget",
     "RetryEvent",
     "RetryMiddleware",
     "RetryOptions",

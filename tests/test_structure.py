@@ -31,6 +31,7 @@ ROOMS = {
         "retry_after",
         "classify",
         "checks",
+        "protocols",
         "policy",
         "strategies",
         "decision",
@@ -39,10 +40,11 @@ ROOMS = {
         "limits",
         "discard",
         "run",
+        "guarded",
         "loop",
         "decorator",
     ],
-    "guards": ["budget", "pause", "breaker", "hedge"],
+    "guards": ["origins", "budget", "pause", "breaker", "hedge"],
     "http": [
         "address",
         "internals",
@@ -64,7 +66,7 @@ DOORS = ["redis", "telemetry", "testing", "simulate", "cli"]
 PUBLIC_NAMES = "the public names"
 FLOORS = [*ROOMS, PUBLIC_NAMES, *DOORS]
 
-OPTIONAL_PACKAGES = {"hypothesis", "opentelemetry", "prometheus_client", "pytest", "redis", "rich"}
+OPTIONAL_PACKAGES = {"hypothesis", "matplotlib", "opentelemetry", "prometheus_client", "pytest", "redis", "rich"}
 
 TIME_AND_CHANCE = {
     "asyncio.sleep",
@@ -261,9 +263,19 @@ def test_public_names() -> None:
         "TRANSIENT_ERRORS",
         "AsyncHTTPClient",
         "Attempt",
+        "Breaker",
+        "Budget",
+        "CircuitBreaker",
+        "CircuitOpenError",
         "GiveUpError",
         "GiveUpEvent",
+        "Hold",
+        "LatencyQuantile",
+        "OriginPause",
+        "OriginPausedError",
+        "Pause",
         "ResponseError",
+        "RetryBudget",
         "RetryEvent",
         "RetryMiddleware",
         "RetryOptions",

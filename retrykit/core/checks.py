@@ -37,6 +37,10 @@ _KNOWN_ELSEWHERE = {
     "retry_on": "exceptions",
     "retry": "retry_if",
     "before_sleep": "before_retry",
+    "retry_budget": "budget",
+    "circuit_breaker": "breaker",
+    "hedge": "hedge_after",
+    "hedging_delay": "hedge_after",
 }
 
 
@@ -176,6 +180,28 @@ def hook(name: str, value: Any) -> Any:
             f"{name}={value.__name__} is a plain function, and is awaited; write `async def {value.__name__}`"
         )
     return value
+
+
+def guard(example: str, methods: Collection[str], name: str, value: Any) -> Any:
+    """An object that has these methods."""
+    if isinstance(value, type):
+        raise TypeError(f"{name}={value.__name__} is a class; write an object of it: {name}={value.__name__}()")
+    missing = [method for method in methods if not callable(getattr(value, method, None))]
+    if missing:
+        raise TypeError(
+            f"{name}={value!r} has no method {missing[0]}(); write {name}={example}, and share that object between the"
+            " calls that it is for"
+        )
+    return value
+
+
+def hedge_after(name: str, value: Any) -> Any:
+    """A finite time above 0, or what tells one."""
+    if isinstance(value, type):
+        raise TypeError(f"{name}={value.__name__} is a class; write an object of it: {name}={value.__name__}()")
+    if inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name}={name_of(value)} is asynchronous, and is not awaited; write `def {name_of(value)}`")
+    return value if callable(value) else limit(name, value)
 
 
 def name_of(value: object) -> str:

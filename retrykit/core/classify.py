@@ -18,7 +18,7 @@ import aiohttp
 import tenacity
 from aiohttp import client_exceptions, http_exceptions
 
-from retrykit.core.errors import UsageError
+from retrykit.core.errors import CircuitOpenError, OriginPausedError, UsageError
 
 
 class Kind(Enum):
@@ -88,6 +88,9 @@ _KINDS: dict[type[BaseException], Kind] = {
     aiohttp.RedirectClientError: Kind.PERMANENT,
     aiohttp.TooManyRedirects: Kind.PERMANENT,
     UsageError: Kind.PERMANENT,
+    # A guard has just said that nothing is to be sent.
+    CircuitOpenError: Kind.PERMANENT,
+    OriginPausedError: Kind.PERMANENT,
     # An answer came.
     aiohttp.ClientHttpProxyError: Kind.BY_STATUS,
     aiohttp.ClientResponseError: Kind.BY_STATUS,

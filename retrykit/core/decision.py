@@ -4,6 +4,7 @@ It does no I/O, reads no clock and draws no random number: all of that is handed
 tables of `classify`, how long a wait is in `backoff`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,12 @@ class Call:
     """Is aiohttp's own repeat of a request held back, so that ours takes its place?"""
     repeated_at_once: bool = False
     """Did ours take place already? It is no wait, and no step of the backoff."""
+    paused: float = 0.0
+    """For how long the origin is held back from now on, and"""
+    spread: float = 0.0
+    """over how long its calls are let go then."""
+    open_for: float = 0.0
+    """For how long the circuit of the origin lets nothing through."""
 
 
 @dataclass(slots=True)
@@ -163,16 +170,29 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     if not call.repeatable and (kind is MAYBE_PROCESSED or outcome.taken_up):
         return GiveUp("not_repeatable")
     if call.holds_back and not call.repeated_at_once and lost_connection(outcome.error):
-        return Retry(0.0, at_once=True) if _is_in_time(0.0, call, policy) else GiveUp("timeout")
+        return _in_turn(Retry(0.0, at_once=True), call, policy, draw)
     asked = outcome.asked_delay
-    if asked is not None and asked > policy.max_retry_after:
+    if (asked is not None and asked > policy.max_retry_after) or call.paused > policy.max_retry_after:
         return GiveUp("retry_after")
     waits = call.attempt - 1 if call.repeated_at_once else call.attempt
     if policy.jitter == "none" and asked is None and outcome.wait is None:  # `_delay` comes to the same, and is slower.
         delay = backoff.ceiling(waits, policy.base_delay, policy.max_delay)
     else:
         delay = _delay(outcome, (waits, call.previous_delay, policy.base_delay, policy.max_delay), policy, draw, asked)
-    return Retry(delay) if policy.timeout is None or _is_in_time(delay, call, policy) else GiveUp("timeout")
+    if policy.timeout is None and not call.paused and not call.open_for:  # `_in_turn` comes to the same.
+        return Retry(delay)
+    return _in_turn(Retry(delay), call, policy, draw)
+
+
+def _in_turn(retry: Retry, call: Call, policy: RetryPolicy, draw: float) -> Retry | GiveUp:
+    """Another attempt, once the guards of its origin let it through."""
+    if call.paused and call.paused >= retry.delay:
+        # Those that are held don't come back all at once, but each in time.
+        left = math.inf if policy.timeout is None else max(0.0, policy.timeout - call.elapsed - call.paused)
+        retry.delay = call.paused + draw * min(call.spread, left)
+    if call.open_for > retry.delay:
+        return GiveUp("circuit_open")
+    return retry if _is_in_time(retry.delay, call, policy) else GiveUp("timeout")
 
 
 def _is_in_time(delay: float, call: Call, policy: RetryPolicy) -> bool:

@@ -4,6 +4,10 @@ aiohttp.ClientResponseError
 └── ResponseError              a response whose status says that it failed, with its body
     └── GiveUpError            … one that could have been retried, and was given up on
 
+aiohttp.ClientError
+├── CircuitOpenError           the circuit breaker of an origin lets nothing through at the moment
+└── OriginPausedError          an origin is paused for longer than a call can wait; it is a TimeoutError, too
+
 tenacity.TryAgain
 └── TryAgain                   raised by a wrapped coroutine that wants another attempt
 
@@ -17,10 +21,10 @@ Any other failure comes out as itself, and where the call was given up on, with 
 """
 
 from datetime import timedelta
-from typing import Self
+from typing import Literal, Self
 
 import tenacity
-from aiohttp import ClientResponse, ClientResponseError, RequestInfo
+from aiohttp import ClientError, ClientResponse, ClientResponseError, RequestInfo
 from multidict import MultiMapping
 from yarl import URL
 
@@ -81,7 +85,8 @@ class ResponseError(ClientResponseError):
 class GiveUpError(ResponseError):
     """A response that could have been retried, and was given up on.
 
-    `reason` says why: `"attempts"`, `"stop"`, `"timeout"`, `"retry_after"`, `"not_repeatable"` or `"body"`.
+    `reason` says why: `"attempts"`, `"stop"`, `"timeout"`, `"budget"`, `"retry_after"`, `"circuit_open"`,
+    `"not_repeatable"` or `"body"`.
     """
 
     reason: Reason
@@ -110,6 +115,51 @@ class GiveUpError(ResponseError):
 
     def __str__(self) -> str:
         return f"{super().__str__()} ({self.summary})"
+
+
+class CircuitOpenError(ClientError):
+    """The circuit of an origin is open: nothing was sent. It is never retried.
+
+    Args:
+        origin: Scheme, host and port; `None` where they are not known.
+        retry_after: Seconds until an attempt is let through again; 0 while the circuit is half-open, and the attempts
+            that will close or open it are under way.
+    """
+
+    reason: Reason = "circuit_open"
+
+    def __init__(self, origin: str | None, retry_after: float) -> None:
+        super().__init__(origin, retry_after)
+        self.origin, self.retry_after = origin, retry_after
+
+    def __str__(self) -> str:
+        until = f"for {in_seconds(self.retry_after)} more" if self.retry_after else "until its probes have ended"
+        return f"the circuit of {self.origin or 'this function'} is open {until}, and nothing was sent"
+
+
+class OriginPausedError(ClientError, TimeoutError):
+    """An origin is paused, because it has asked for that, and for longer than the call can wait: nothing was sent.
+
+    It is never retried.
+
+    Args:
+        origin: Scheme, host and port; `None` where they are not known.
+        retry_after: Seconds until the pause ends.
+        reason: `"timeout"` where the call's `timeout` ends before, `"retry_after"` where the policy's
+            `max_retry_after` is shorter.
+    """
+
+    def __init__(self, origin: str | None, retry_after: float, reason: Literal["timeout", "retry_after"]) -> None:
+        super().__init__(origin, retry_after, reason)
+        self.origin, self.retry_after = origin, retry_after
+        self.reason: Literal["timeout", "retry_after"] = reason
+
+    def __str__(self) -> str:
+        limit = "what is left of timeout=" if self.reason == "timeout" else "max_retry_after="
+        return (
+            f"{self.origin or 'this function'} is paused for {in_seconds(self.retry_after)} more, as its server asked,"
+            f" which is longer than {limit} allows, and nothing was sent"
+        )
 
 
 class TryAgain(tenacity.TryAgain):
@@ -166,6 +216,8 @@ _BECAUSE: dict[Reason, str] = {
     "attempts": "",
     "stop": "; the policy's stop= ended it",
     "timeout": "; timeout={timeout} leaves no room for another",
+    "budget": "; the retry budget has not enough left for another",
+    "circuit_open": "; the circuit breaker would not let another through by then",
     "retry_after": "; the server asks for a longer wait than max_retry_after={max_retry_after}",
     "not_repeatable": "; the request{why} may have been processed, and is not known to be safe to repeat: if it is,"
     " say so with idempotent=True, or send an Idempotency-Key header (in a client's call: idempotency_key=True)",

@@ -8,13 +8,15 @@ from urllib.parse import quote
 from aiohttp import ClientResponse
 from yarl import URL
 
-Reason = Literal["attempts", "stop", "timeout", "retry_after", "not_repeatable", "body"]
+Reason = Literal["attempts", "stop", "timeout", "budget", "retry_after", "circuit_open", "not_repeatable", "body"]
 """Why a call was given up on:
 
 `attempts`        `max_retries` attempts were made
 `stop`            the policy's `stop=` strategy said so
 `timeout`         the next attempt would not have begun within the call's `timeout`, or it ran out
+`budget`          the policy's `budget` had not enough left for another attempt
 `retry_after`     the server asked for a longer wait than `max_retry_after`
+`circuit_open`    the policy's `breaker` would not have let the next attempt through
 `not_repeatable`  the request may have been processed, and nothing says that it may be processed twice
 `body`            the request's body can't be sent again
 """
@@ -71,13 +73,13 @@ class Attempt:
     """1 for the first."""
     status: int | None
     """Of the response, or of the `ClientResponseError` that was raised."""
-    exception: type[Exception] | None
-    """The class of what was raised."""
+    exception: type[BaseException] | None
+    """The class of what was raised; `asyncio.CancelledError` for an attempt that lost against one beside it."""
     elapsed: float
     """Seconds from the start of the call to the end of this attempt. A call that no option limits in time starts
     its clock when its first attempt has failed: to read it earlier would cost every call that succeeds."""
     delay: float | None
-    """Seconds of the wait that followed; `None` after the last attempt."""
+    """Seconds of the wait that followed; `None` after the last attempt, and where another one was running already."""
 
     def __str__(self) -> str:
         """The status, or else the name of the exception."""
@@ -86,7 +88,7 @@ class Attempt:
         return self.exception.__name__ if self.exception else "a value that retry_if refused"
 
 
-Ended = tuple[int | None, type[Exception] | None, float, float | None]
+Ended = tuple[int | None, type[BaseException] | None, float, float | None]
 """What is kept of an attempt while its call runs: status, exception, elapsed and delay, as those of an `Attempt`.
 Hardly any call is asked for its attempts, and a tuple costs a tenth."""
 

@@ -15,6 +15,7 @@ from retrykit.core import backoff, checks
 from retrykit.core.backoff import JITTERS, Jitter
 from retrykit.core.classify import TRANSIENT_ERRORS
 from retrykit.core.events import RetryEvent, in_seconds
+from retrykit.core.protocols import Breaker, Budget, HedgeAfter, Pause
 
 Seconds = float | timedelta
 OnGiveUp = Literal["raise", "return"]
@@ -39,6 +40,10 @@ class FurtherOptions(TypedDict, total=False):
     before_retry: BeforeRetry | None
     on_give_up: OnGiveUp | None
     idempotent: bool | None
+    budget: Budget | None
+    pause: Pause | None
+    breaker: Breaker | None
+    hedge_after: Seconds | HedgeAfter | None
 
 
 class UntimedOptions(FurtherOptions, total=False):
@@ -128,6 +133,26 @@ class RetryPolicy:
     says; for a request whose method can be seen (client, helpers, middleware) only where RFC 9110 §9.2.2 says so, or
     where it carries an `Idempotency-Key`. What was never taken up is sent again in any case."""
 
+    budget: Budget | None = None
+    """Bounds the retries and hedges of all calls that share it, such as `RetryBudget()`. Where it has not enough left,
+    a call ends with the outcome at hand, and the reason `budget`. A first attempt is never refused."""
+
+    pause: Pause | None = None
+    """`OriginPause()`: a Retry-After on a 429 or 503 holds back all calls to that origin until then. One that can't
+    wait for so long, by its `timeout` or `max_retry_after`, ends at once, and one that has sent nothing yet with
+    `OriginPausedError`."""
+
+    breaker: Breaker | None = None
+    """Stops the calls to an origin that fails, such as `CircuitBreaker()`: where its circuit is open, they end at once
+    with `CircuitOpenError`. A call that is to be retried ends with the outcome at hand, and the reason `circuit_open`,
+    where the circuit would still be open after the wait."""
+
+    hedge_after: float | HedgeAfter | None = None
+    """Seconds after which a second attempt is started beside one that has not ended, where the request may be repeated
+    and its body can be; or what tells them, such as `LatencyQuantile(0.95)`. The first good answer counts, and the
+    other attempt is cancelled. Both count towards `max_retries`, and the second one takes from the budget. At most two
+    run at a time (J. Dean and L. A. Barroso, "The Tail at Scale", CACM 56(2), 2013)."""
+
     def __init__(self, **options: Unpack[RetryOptions]) -> None:
         for name, value in {**_DEFAULTS, **_checked(options)}.items():
             object.__setattr__(self, name, value)
@@ -137,8 +162,9 @@ class RetryPolicy:
         """The same policy but for the named options.
 
         What would contradict a named option gives way to it: a `wait` takes the place of `base_delay`, `max_delay` and
-        `jitter`, one of those that of a `wait`, a `timeout` that of a longer `attempt_timeout`; a `base_delay` above
-        the old `max_delay` raises that, and a `max_delay` below the old `base_delay` lowers that.
+        `jitter`, one of those that of a `wait`, a `timeout` that of a longer `attempt_timeout`, and either of these
+        that of a `hedge_after` that it doesn't leave room for; a `base_delay` above the old `max_delay` raises that,
+        and a `max_delay` below the old `base_delay` lowers that.
         """
         new = _checked(options)
         kept = {name: value for name, value in self._named().items() if not _gives_way(name, value, new)}
@@ -159,6 +185,11 @@ class RetryPolicy:
         return not (self.wait is None and self.stop is None and self.retry_if is None)
 
     @cached_property
+    def guards_attempts(self) -> bool:
+        """Does something stand before each attempt, or beside it?"""
+        return self.pause is not None or self.breaker is not None or self.hedge_after is not None
+
+    @cached_property
     def longest_attempt(self) -> float | None:
         """Seconds that an attempt can take at the most; `None` where nothing limits it."""
         return min((limit for limit in (self.attempt_timeout, self.timeout) if limit is not None), default=None)
@@ -175,7 +206,17 @@ class RetryPolicy:
             parts.append(f"timeout {in_seconds(self.timeout)}")
         if self.attempt_timeout is not None:
             parts.append(f"{in_seconds(self.attempt_timeout)} per attempt")
+        if self.hedge_after is not None:
+            parts.append(f"hedged after {self._hedged_after()}")
+        guards = [name for name in ("budget", "pause", "breaker") if getattr(self, name) is not None]
+        if guards:
+            parts.append(f"with {' and '.join(guards)}")
         return ", ".join(parts)
+
+    def _hedged_after(self) -> str:
+        if callable(self.hedge_after):
+            return f"what {checks.name_of(self.hedge_after)} says"
+        return in_seconds(self.hedge_after or 0.0)
 
     def _attempts(self) -> str:
         return "1 attempt" if self.max_retries == 1 else f"{self.max_retries} attempts"
@@ -216,6 +257,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "before_retry": checks.hook,
     "on_give_up": partial(checks.one_of, get_args(OnGiveUp)),
     "idempotent": checks.flag,
+    "budget": partial(checks.guard, "RetryBudget()", ("spend", "earn")),
+    "pause": partial(checks.guard, "OriginPause()", ("begin", "hold")),
+    "breaker": partial(checks.guard, "CircuitBreaker()", ("enter", "leave", "open_for")),
+    "hedge_after": checks.hedge_after,
 }
 
 _DEFAULTS: dict[str, Any] = {name: getattr(RetryPolicy, name) for name in _CHECKS}
@@ -245,6 +290,12 @@ def _refuse_contradictions(policy: RetryPolicy, given: Collection[str]) -> None:
             f"attempt_timeout={policy.attempt_timeout:g} is longer than timeout={policy.timeout:g}, which bounds the"
             " whole call; write a shorter attempt_timeout, or leave it out"
         )
+    longest = policy.longest_attempt
+    if isinstance(policy.hedge_after, float) and longest is not None and policy.hedge_after >= longest:
+        raise ValueError(
+            f"hedge_after={policy.hedge_after:g} never comes, since an attempt ends after {longest:g} s by timeout or"
+            " attempt_timeout; write a shorter hedge_after, or leave it out"
+        )
 
 
 def _gives_way(name: str, value: Any, new: dict[str, Any]) -> bool:
@@ -254,5 +305,8 @@ def _gives_way(name: str, value: Any, new: dict[str, Any]) -> bool:
             return any(option in new for option in _SCHEDULE)
         case "attempt_timeout":
             return new.get("timeout") is not None and value > new["timeout"]
+        case "hedge_after":
+            limits = (new.get("timeout"), new.get("attempt_timeout"))
+            return isinstance(value, float) and any(limit is not None and value >= limit for limit in limits)
         case _:
             return name in _SCHEDULE and new.get("wait") is not None

@@ -1,0 +1,1 @@
+"""Budget, pause, circuit breaker and the moment for hedging: one idea each, and no I/O."""

@@ -1,0 +1,204 @@
+"""CircuitBreaker: an origin that fails is left alone for a while, and then tried with a few attempts."""
+
+import logging
+from enum import Enum
+
+from retrykit.core import checks, clock
+from retrykit.core.errors import CircuitOpenError
+from retrykit.core.events import in_seconds
+from retrykit.guards.origins import MOST_ORIGINS, keep, share, whole
+
+_log = logging.getLogger("retrykit")
+
+
+class State(Enum):
+    """Of a circuit."""
+
+    CLOSED = "closed"
+    """All attempts are let through, and counted."""
+    OPEN = "open"
+    """None is."""
+    HALF_OPEN = "half-open"
+    """A few are, as probes."""
+
+
+class Turn(Enum):
+    """What changes the state."""
+
+    FAILURES = "of enough attempts, too many failed"
+    TIME = "it was open for long enough"
+    PROBE_FAILED = "a probe failed"
+    PROBES_SUCCEEDED = "all probes succeeded"
+
+
+TRANSITIONS: dict[tuple[State, Turn], State] = {
+    (State.CLOSED, Turn.FAILURES): State.OPEN,
+    (State.OPEN, Turn.TIME): State.HALF_OPEN,
+    (State.HALF_OPEN, Turn.PROBE_FAILED): State.OPEN,
+    (State.HALF_OPEN, Turn.PROBES_SUCCEEDED): State.CLOSED,
+}
+"""All changes that there are."""
+
+# Into how many parts the window is cut: what is older goes a part at a time.
+_SLICES = 10
+
+
+class CircuitBreaker:
+    """Stops the calls to an origin most of whose attempts fail.
+
+        breaker = CircuitBreaker()
+        client = AsyncHTTPClient("https://api.example.com", breaker=breaker)
+
+    While the circuit is *closed*, each attempt goes through, and its end is counted. Once `failure_rate` of those of
+    the last `window` seconds have failed, and there were `min_attempts`, it is *open*: `CircuitOpenError` is raised at
+    once, and nothing is sent. After `open_for` seconds it is *half-open*: so many attempts as `probes` says are let
+    through. Where they all succeed it is closed, with nothing counted; where one fails it is open again.
+
+    What counts as failed is what would be retried, and says that the server is not well: connections that fail,
+    timeouts, 429, 502, 503, 504. Any other answer, such as a 404, is that of a healthy server, and so is what
+    `TryAgain` or `retry_if` refuse. What ended for another reason, such as a cancelled call, is not counted.
+
+    Each origin has its circuit (client, helpers, middleware); the calls of decorated coroutines share one. A circuit
+    that opens or closes is reported in the log. It may be shared by event loops, not by threads.
+
+    Source: M. Nygard, "Release It!", 2nd ed., ch. 5.
+
+    Args:
+        failure_rate: The share of failed attempts at which it opens. Default: 0.5.
+        window: Seconds (or a `timedelta`) that attempts are counted for, to a tenth of it. Default: 10.
+        min_attempts: Attempts in the window below which it never opens. Default: 20.
+        open_for: Seconds (or a `timedelta`) before it is half-open. Default: 5.
+        probes: Attempts that decide then. Default: 1.
+        max_origins: Circuits that are kept; of more, the one that was used longest ago is forgotten. Default: 1024.
+
+    Raises:
+        ValueError: A number can't work.
+        TypeError: It is no number.
+    """
+
+    def __init__(
+        self,
+        *,
+        failure_rate: float = 0.5,
+        window: float = 10.0,
+        min_attempts: int = 20,
+        open_for: float = 5.0,
+        probes: int = 1,
+        max_origins: int = MOST_ORIGINS,
+    ) -> None:
+        self.failure_rate = share("failure_rate", failure_rate, 0.5)
+        self.window = checks.limit("window", window)
+        self.min_attempts = whole("min_attempts", min_attempts)
+        self.cooling = checks.limit("open_for", open_for)
+        self.probes = whole("probes", probes)
+        self._most = whole("max_origins", max_origins)
+        self._circuits: dict[str | None, _Circuit] = {}
+
+    def enter(self, origin: str | None = None) -> int:
+        """Let an attempt through.
+
+        Returns:
+            What `leave` has to be given.
+
+        Raises:
+            CircuitOpenError: The circuit is open, or its probes are under way.
+        """
+        circuit = self._circuits.get(origin) or _Circuit()
+        keep(self._circuits, origin, circuit, self._most)
+        if circuit.state is not State.CLOSED:
+            self._let_time_pass(origin, circuit)
+            left = self._time_left(circuit)
+            if left > 0 or (circuit.state is State.HALF_OPEN and circuit.probing >= self.probes):
+                raise CircuitOpenError(origin, left)
+            circuit.probing += 1
+        return circuit.turns
+
+    def leave(self, origin: str | None, entered: int, *, failed: bool | None) -> None:
+        """An attempt that was let through has ended.
+
+        Args:
+            origin: As for `enter`.
+            entered: What that returned. What began before the circuit last changed its state counts no more.
+            failed: Was it a transient failure? `None` where it says nothing of the server.
+        """
+        circuit = self._circuits.get(origin)
+        if circuit is None or circuit.turns != entered:
+            return
+        if circuit.state is State.HALF_OPEN:
+            if failed is None:
+                circuit.probing -= 1  # Another may take its place.
+            elif failed:
+                self._turn(origin, circuit, Turn.PROBE_FAILED)
+            else:
+                circuit.succeeded += 1
+                if circuit.succeeded >= self.probes:
+                    self._turn(origin, circuit, Turn.PROBES_SUCCEEDED)
+        elif failed is not None:
+            attempts, failures = circuit.count(int(clock.now() / self.window * _SLICES), failed=failed)
+            if failed and attempts >= self.min_attempts and failures >= self.failure_rate * attempts:
+                self._turn(origin, circuit, Turn.FAILURES)
+
+    def open_for(self, origin: str | None = None) -> float:
+        """Seconds until the circuit is half-open; 0 where it is not open."""
+        circuit = self._circuits.get(origin)
+        return 0.0 if circuit is None else self._time_left(circuit)
+
+    def state(self, origin: str | None = None) -> State:
+        """Of the circuit of an origin."""
+        circuit = self._circuits.get(origin)
+        if circuit is None:
+            return State.CLOSED
+        self._let_time_pass(origin, circuit)
+        return circuit.state
+
+    def __repr__(self) -> str:
+        count = sum(circuit.state is not State.CLOSED for circuit in self._circuits.values())
+        return f"<{type(self).__name__}: {count} not closed>"
+
+    def _time_left(self, circuit: "_Circuit") -> float:
+        if circuit.state is not State.OPEN:
+            return 0.0
+        return max(0.0, circuit.since + self.cooling - clock.now())
+
+    def _let_time_pass(self, origin: str | None, circuit: "_Circuit") -> None:
+        if circuit.state is State.OPEN and self._time_left(circuit) == 0:
+            self._turn(origin, circuit, Turn.TIME)
+
+    def _turn(self, origin: str | None, circuit: "_Circuit", turn: Turn) -> None:
+        """Change the state, and have what was counted be over."""
+        circuit.enter(TRANSITIONS[circuit.state, turn])
+        opened = circuit.state is State.OPEN
+        until = f"; in {in_seconds(self.cooling)} it is tried again" if opened else ""
+        level = logging.WARNING if opened else logging.INFO
+        _log.log(level, "the circuit of %s is %s, since %s%s", origin, circuit.state.value, turn.value, until)
+
+
+class _Circuit:
+    """Of one origin."""
+
+    __slots__ = ("_failures", "_newest", "_slices", "probing", "since", "state", "succeeded", "turns")
+
+    def __init__(self) -> None:
+        self.turns = -1
+        self.enter(State.CLOSED)
+
+    def enter(self, state: State) -> None:
+        """Begin anew, in that state."""
+        self.state = state
+        self.since = clock.now()
+        self.turns += 1
+        """How often it has changed its state."""
+        self.probing = self.succeeded = 0
+        """Probes that were let through, and that succeeded."""
+        self._slices = [0] * _SLICES
+        self._failures = [0] * _SLICES
+        self._newest = 0
+
+    def count(self, now: int, *, failed: bool) -> tuple[int, int]:
+        """Count an attempt that ended in this slice of time: attempts and failures in the window."""
+        for old in range(max(self._newest, now - _SLICES) + 1, now + 1):
+            self._slices[old % _SLICES] = self._failures[old % _SLICES] = 0
+        self._newest = max(self._newest, now)
+        self._slices[now % _SLICES] += 1
+        self._failures[now % _SLICES] += failed
+        return sum(self._slices), sum(self._failures)

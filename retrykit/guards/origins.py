@@ -1,0 +1,42 @@
+"""What a guard keeps of each origin, for a bounded number of them."""
+
+from typing import TypeVar
+
+S = TypeVar("S")
+
+MOST_ORIGINS = 1024
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number, 1 or more.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is less than 1.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} is no whole number; write one such as {name}=10")
+    if value < 1:
+        raise ValueError(f"{name}={value} is less than 1; write a whole number such as {name}=10")
+    return value
+
+
+def share(name: str, value: object, example: float) -> float:
+    """A number above 0 and not above 1.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not in (0, 1].
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} is no number; write a share of 1, such as {name}={example:g}")
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}={value!r} is no share of 1; write a number above 0 and up to 1: {name}={example:g}")
+    return float(value)
+
+
+def keep(states: dict[str | None, S], origin: str | None, state: S, most: int) -> None:
+    """Keep what is known of an origin, as the one that was used last; the one that was not used for longest goes."""
+    if states.pop(origin, None) is None and len(states) >= most:
+        del states[next(iter(states))]
+    states[origin] = state

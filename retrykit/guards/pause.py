@@ -1,0 +1,69 @@
+"""OriginPause: what one call was told, all calls of the origin keep to."""
+
+import math
+
+from retrykit.core import checks, clock
+from retrykit.core.protocols import Hold
+from retrykit.guards.origins import MOST_ORIGINS, keep, whole
+
+# A quota of a day has that long a Retry-After; a mistake has any.
+_LONGEST = 3600.0
+
+
+class OriginPause:
+    """Holds back all calls to an origin that has answered 429 or 503 with a Retry-After, until then.
+
+        pause = OriginPause()
+        client = AsyncHTTPClient("https://api.example.com", pause=pause)
+
+    Those that wait for a retry wait on, those that have sent nothing yet wait as well, and those that can't wait for so
+    long (by their `timeout`, or `max_retry_after`) end at once. Afterwards they don't all go at the same moment, but
+    each at a random one within a time that is `spread` times as long as the wait was.
+
+    The pause of an origin (client, helpers, middleware) is its own; the calls of decorated coroutines share one. It may
+    be shared by event loops, not by threads.
+
+    Args:
+        spread: A part of the wait, 0 for none. Default: 0.25, so that after 2 s they go within half a second.
+        longest: Seconds (or a `timedelta`) that a pause lasts at the most, whatever the server asks for: then one call
+            finds out whether it still holds. Default: 3600.
+        max_origins: Pauses that are kept; of more, the one that began first is forgotten. Default: 1024.
+
+    Raises:
+        ValueError: A number can't work.
+        TypeError: It is no number.
+    """
+
+    def __init__(self, *, spread: float = 0.25, longest: float = _LONGEST, max_origins: int = MOST_ORIGINS) -> None:
+        if not checks.is_number(spread):
+            raise TypeError(f"spread={spread!r} is no number; write a part of the wait, such as spread=0.25")
+        if not 0 <= spread < math.inf:
+            raise ValueError(f"spread={spread!r} is no part of a wait; write 0 or more, such as spread=0.25")
+        self.spread = float(spread)
+        self.longest = checks.limit("longest", longest)
+        self._most = whole("max_origins", max_origins)
+        self._holds: dict[str | None, Hold] = {}
+
+    def begin(self, origin: str | None, seconds: float) -> None:
+        """The server has asked for so long a wait. A pause that would last longer stays as it is."""
+        seconds = min(seconds, self.longest)
+        end = clock.now() + seconds
+        held = self._holds.get(origin)
+        if seconds > 0 and (held is None or held.end < end):
+            keep(self._holds, origin, Hold(end, seconds * self.spread), self._most)
+
+    def hold(self, origin: str | None) -> Hold | None:
+        """How an origin is held back now; `None` where it is not."""
+        held = self._holds.get(origin) if self._holds else None
+        if held is not None and held.end <= clock.now():
+            del self._holds[origin]
+            return None
+        return held
+
+    def left(self, origin: str | None = None) -> float:
+        """Seconds until the pause of an origin ends; 0 where there is none."""
+        held = self.hold(origin)
+        return 0.0 if held is None else max(0.0, held.end - clock.now())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self._holds)} paused>"

@@ -74,6 +74,13 @@ def with_retrykit_in_time(fetch: Fetch, delay: float) -> Call:
     return retrykit.retry_http(base_delay=delay, timeout=TIMEOUT)(fetch)
 
 
+def with_retrykit_and_budget(fetch: Fetch, delay: float) -> Call:
+    """The decorator with a budget of which something was taken, and which is not full again: a full one does less."""
+    budget = retrykit.RetryBudget(refund=1e-9)
+    budget.spend()
+    return retrykit.retry_http(base_delay=delay, budget=budget)(fetch)
+
+
 def with_backoff(fetch: Fetch, delay: float) -> Call:
     """Two decorators: one looks at what is raised, the other at what is returned."""
     waits: dict[str, Any] = {"interval": delay, "jitter": None, "max_tries": 3, "logger": None}

@@ -19,6 +19,7 @@ from benchmarks.adapters import (
     by_hand,
     by_hand_in_time,
     with_retrykit,
+    with_retrykit_and_budget,
     with_retrykit_in_time,
 )
 from benchmarks.effort import Effort
@@ -131,11 +132,13 @@ _LOG = retrykit.log_listener
 _LOST = ServerDisconnectedError
 _ALL = {BY_HAND: by_hand, CONTROL: by_hand, **LIBRARIES}
 _RETRYKIT = {BY_HAND: by_hand, CONTROL: by_hand, "retry_http": with_retrykit}
+_WITH_BUDGET = {BY_HAND: by_hand, CONTROL: by_hand, "retry_http": with_retrykit_and_budget}
 _IN_TIME = {BY_HAND: by_hand_in_time, CONTROL: by_hand_in_time, "retry_http": with_retrykit_in_time}
 
 # A delay of 1 s and the log are retrykit's defaults.
 _success = _Overhead(lambda good, _: always(good), {**_ALL, "no retry at all": _bare}, 1, (_LOG,))
 _success_heard = _Overhead(lambda good, _: always(good), _RETRYKIT, 1, (_LOG, lambda _: None))
+_success_budgeted = _Overhead(lambda good, _: always(good), _WITH_BUDGET, 1, (_LOG, lambda _: None))
 _success_in_time = _Overhead(lambda good, _: always(good), _IN_TIME, 1, (_LOG,))
 _third_by_status = _Overhead(lambda good, busy: scripted(busy, busy, good), _ALL)
 _third_by_exception = _Overhead(lambda good, _: scripted(_LOST, _LOST, good), _ALL)
@@ -146,6 +149,13 @@ _LOOP = f"a {BY_HAND}"
 QUESTIONS = [
     Question("success", "A call that succeeds", _LOOP, _success.measure, {"retry_http": 1.0}),
     Question("listener", "A call that succeeds, with a listener", _LOOP, _success_heard.measure, {"retry_http": 1.1}),
+    Question(
+        "budget",
+        "A call that succeeds, with a budget and a listener",
+        _LOOP,
+        _success_budgeted.measure,
+        {"retry_http": 1.6},
+    ),
     Question(
         "timeout",
         "A call that succeeds, with a timeout",

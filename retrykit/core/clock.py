@@ -8,8 +8,10 @@ import contextlib
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -52,32 +54,19 @@ class SystemClock:
 
 
 _clocks: list[Clock] = [SystemClock()]
-_clock = _clocks[-1]
 
-
-def now() -> float:
-    """A monotonic time in seconds."""
-    return _clock.now()
-
-
-def wall() -> float:
-    """The time of day, in seconds since the epoch."""
-    return _clock.wall()
-
-
-def sleep(seconds: float) -> Awaitable[None]:
-    """Wait for so many seconds."""
-    return _clock.sleep(seconds)
-
-
-def draw() -> float:
-    """A random number in [0, 1)."""
-    return _clock.draw()
-
-
-def key() -> str:
-    """A text that nobody else has: a random UUID."""
-    return _clock.key()
+# Not functions around the clock's: they are called several times in each retry. Only `using` sets them, so ask for them
+# by the module (`clock.now()`), and never import them from it.
+now: Callable[[], float] = _clocks[-1].now
+"""A monotonic time in seconds."""
+wall: Callable[[], float] = _clocks[-1].wall
+"""The time of day, in seconds since the epoch."""
+sleep: Callable[[float], Awaitable[None]] = _clocks[-1].sleep
+"""Wait for so many seconds."""
+draw: Callable[[], float] = _clocks[-1].draw
+"""A random number in [0, 1)."""
+key: Callable[[], str] = _clocks[-1].key
+"""A text that nobody else has: a random UUID."""
 
 
 def time_limit(seconds: float | None) -> asyncio.Timeout:
@@ -85,14 +74,24 @@ def time_limit(seconds: float | None) -> asyncio.Timeout:
     return asyncio.timeout(seconds)
 
 
+async def first_of(tasks: Collection[asyncio.Task[T]], seconds: float | None) -> set[asyncio.Task[T]]:
+    """Wait until one of them has ended, or for so many real seconds: those that have ended."""
+    done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    return done
+
+
 @contextlib.contextmanager
 def using(clock: Clock) -> Iterator[None]:
     """Run on another clock, everywhere in the process; of several, on the one that came last."""
-    global _clock
     _clocks.append(clock)
-    _clock = clock
+    _set(clock)
     try:
         yield
     finally:
         _clocks.remove(clock)
-        _clock = _clocks[-1]
+        _set(_clocks[-1])
+
+
+def _set(clock: Clock) -> None:
+    global now, wall, sleep, draw, key
+    now, wall, sleep, draw, key = clock.now, clock.wall, clock.sleep, clock.draw, clock.key

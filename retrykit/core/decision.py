@@ -6,7 +6,7 @@ tables of `classify`, how long a wait is in `backoff`.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import tenacity
 from aiohttp import ClientResponse, ClientResponseError, RequestInfo, hdrs
@@ -97,6 +97,17 @@ class Outcome:
 _WITH_STATUS = (ClientResponse, ClientResponseError)
 
 
+class Ahead(NamedTuple):
+    """What stands before the next attempt. All times are seconds from now."""
+
+    paused: float = 0.0
+    """For how long the origin is held back, and"""
+    spread: float = 0.0
+    """over how long its calls are let go then."""
+    open_for: float = 0.0
+    """For how long its circuit lets nothing through."""
+
+
 @dataclass(slots=True)
 class Call:
     """Where a call stands after an attempt. All times are seconds."""
@@ -115,12 +126,8 @@ class Call:
     """Is aiohttp's own repeat of a request held back, so that ours takes its place?"""
     repeated_at_once: bool = False
     """Did ours take place already? It is no wait, and no step of the backoff."""
-    paused: float = 0.0
-    """For how long the origin is held back from now on, and"""
-    spread: float = 0.0
-    """over how long its calls are let go then."""
-    open_for: float = 0.0
-    """For how long the circuit of the origin lets nothing through."""
+    ahead: Ahead | None = None
+    """What guards have in store for the next attempt; `None` where they have nothing."""
 
 
 @dataclass(slots=True)
@@ -145,6 +152,7 @@ class Retry:
     """Without a wait, because a connection was lost that may have been closed while it was idle. Once per call."""
 
 
+_NOTHING_AHEAD = Ahead()
 Decision = Accept | GiveUp | Retry
 ACCEPT = Accept()
 
@@ -172,25 +180,28 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     if call.holds_back and not call.repeated_at_once and lost_connection(outcome.error):
         return _in_turn(Retry(0.0, at_once=True), call, policy, draw)
     asked = outcome.asked_delay
-    if (asked is not None and asked > policy.max_retry_after) or call.paused > policy.max_retry_after:
+    if asked is not None and asked > policy.max_retry_after:
         return GiveUp("retry_after")
     waits = call.attempt - 1 if call.repeated_at_once else call.attempt
     if policy.jitter == "none" and asked is None and outcome.wait is None:  # `_delay` comes to the same, and is slower.
         delay = backoff.ceiling(waits, policy.base_delay, policy.max_delay)
     else:
         delay = _delay(outcome, (waits, call.previous_delay, policy.base_delay, policy.max_delay), policy, draw, asked)
-    if policy.timeout is None and not call.paused and not call.open_for:  # `_in_turn` comes to the same.
+    if policy.timeout is None and call.ahead is None:  # `_in_turn` comes to the same.
         return Retry(delay)
     return _in_turn(Retry(delay), call, policy, draw)
 
 
 def _in_turn(retry: Retry, call: Call, policy: RetryPolicy, draw: float) -> Retry | GiveUp:
     """Another attempt, once the guards of its origin let it through."""
-    if call.paused and call.paused >= retry.delay:
+    paused, spread, open_for = call.ahead or _NOTHING_AHEAD
+    if paused > policy.max_retry_after:
+        return GiveUp("retry_after")
+    if paused and paused >= retry.delay:
         # Those that are held don't come back all at once, but each in time.
-        left = math.inf if policy.timeout is None else max(0.0, policy.timeout - call.elapsed - call.paused)
-        retry.delay = call.paused + draw * min(call.spread, left)
-    if call.open_for > retry.delay:
+        left = math.inf if policy.timeout is None else max(0.0, policy.timeout - call.elapsed - paused)
+        retry.delay = paused + draw * min(spread, left)
+    if open_for > retry.delay:
         return GiveUp("circuit_open")
     return retry if _is_in_time(retry.delay, call, policy) else GiveUp("timeout")
 

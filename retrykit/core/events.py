@@ -30,6 +30,11 @@ class RequestBody(Protocol):
         """The type of what can't be sent again, by the name that a message has for it; `None` where all can."""
         ...
 
+    @property
+    def can_be_shared(self) -> bool:
+        """Can several attempts send it at the same time?"""
+        ...
+
 
 class Request(NamedTuple):
     """What is known of a call's request, without anything secret: no query, credentials, headers or body."""

@@ -43,7 +43,8 @@ def _fields(event: Event) -> dict[str, object]:
     return {**shared, "reason": event.reason}
 
 
-_listeners: tuple[Listener, ...] = (log_listener,)
+told: tuple[Listener, ...] = (log_listener,)
+"""Those of the process; only `set_listeners` changes them."""
 
 
 def set_listeners(*listeners: Listener) -> None:
@@ -65,19 +66,19 @@ def set_listeners(*listeners: Listener) -> None:
             raise TypeError(
                 f"{listener.__qualname__} is a coroutine function, and a listener is not awaited; write `def`"
             )
-    global _listeners
-    _listeners = listeners
+    global told
+    told = listeners
 
 
 def get_listeners() -> tuple[Listener, ...]:
     """Who is told at present."""
-    return _listeners
+    return told
 
 
 def tell(event: Event) -> None:
     """Hand the event to every listener."""
     handled = sys.exception()
-    for listener in _listeners:
+    for listener in told:
         try:
             listener(event)
         except Exception as failure:

@@ -7,19 +7,22 @@ from aiohttp import ClientResponse
 
 from retrykit.core import clock
 from retrykit.core.errors import UsageError
+from retrykit.core.guarded import Guarded
 from retrykit.core.limits import TimeLimit
-from retrykit.core.run import Plan, Run
+from retrykit.core.run import SERVER_ERRORS, Plan, Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine[Any, Any, R]]:  # noqa: C901
+def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine[Any, Any, R]]:  # noqa: C901, PLR0915
     """The coroutine function that calls `fn` under a plan."""
     policy = plan.policy
     timeout, statuses, before_retry = policy.timeout, policy.statuses, policy.before_retry
     measures_time, any_result_can_fail = policy.measures_time, policy.retry_if is not None
     limits_of_first = None if plan.keeps_time else plan.limits
+    guarded = Guarded(policy) if policy.guards_attempts else None
+    budget, origin_of = policy.budget, None if plan.traits.origin is None else plan.origin_of
     attempt: Callable[..., Awaitable[Any]] = fn
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: C901, PLR0912 - it would be no easier in pieces.
@@ -28,18 +31,26 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
         try:
             while True:
                 try:
-                    if run is not None:
-                        limit = run.begin_attempt()
+                    if guarded is not None:
+                        run = run or Run(plan, args, kwargs, started)
+                        outcome = await guarded.attempt(run)
                     else:
-                        limit = TimeLimit(limits_of_first, 1, started, timeout) if limits_of_first is not None else None
-                    if limit is None:  # A call without keywords is spared the packing of none.
-                        outcome = await (attempt(*args, **kwargs) if kwargs else attempt(*args))
-                    else:
-                        with limit:
-                            outcome = await attempt(*args, **kwargs)
+                        if run is not None:
+                            limit = run.begin_attempt()
+                        else:
+                            limit = None if limits_of_first is None else TimeLimit(limits_of_first, 1, started, timeout)
+                        if limit is None:  # A call without keywords is spared the packing of none.
+                            outcome = await (attempt(*args, **kwargs) if kwargs else attempt(*args))
+                        else:
+                            with limit:
+                                outcome = await attempt(*args, **kwargs)
                 except Exception as error:
                     run = run or Run(plan, args, kwargs, started)
-                    if run.ends_with_error(error):
+                    ends = run.ends_with_error(error)
+                    if ends is None:
+                        await run.ask_budget(None)
+                        ends = run.ends_with_error(error)
+                    if ends:
                         raise
                 else:
                     is_response = isinstance(outcome, ClientResponse)
@@ -47,9 +58,15 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
                     if acceptable and not any_result_can_fail:
                         if run is not None:
                             run.succeeded(outcome)
+                        if budget is not None and not (is_response and outcome.status >= SERVER_ERRORS):
+                            budget.earn(None if origin_of is None else origin_of(args, kwargs))
                         return outcome
                     run = run or Run(plan, args, kwargs, started)
-                    if run.ends_with_result(outcome):
+                    ends = run.ends_with_result(outcome)
+                    if ends is None:
+                        await run.ask_budget(outcome)
+                        ends = run.ends_with_result(outcome)
+                    if ends:
                         return outcome
                     del outcome  # A call that waits holds nothing of the attempts before.
                 if run.unsettled is not None:

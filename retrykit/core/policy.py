@@ -190,6 +190,11 @@ class RetryPolicy:
         return self.pause is not None or self.breaker is not None or self.hedge_after is not None
 
     @cached_property
+    def has_guards(self) -> bool:
+        """Is there any guard?"""
+        return self.budget is not None or self.guards_attempts
+
+    @cached_property
     def longest_attempt(self) -> float | None:
         """Seconds that an attempt can take at the most; `None` where nothing limits it."""
         return min((limit for limit in (self.attempt_timeout, self.timeout) if limit is not None), default=None)

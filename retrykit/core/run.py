@@ -1,4 +1,4 @@
-"""A call whose time is limited, or whose first attempt has failed: what it remembers, and how it goes on."""
+"""A call that has guards, or whose first attempt has failed: what it remembers, and how it goes on."""
 
 import contextlib
 import inspect
@@ -12,7 +12,7 @@ from aiohttp import ClientResponse
 
 from retrykit.core import clock, errors, listeners, scope
 from retrykit.core.checks import name_of, shown_type
-from retrykit.core.decision import ACCEPT, Accept, Call, Decision, GiveUp, Outcome, Retry, can_be_retried, decide
+from retrykit.core.decision import ACCEPT, Accept, Ahead, Call, Decision, GiveUp, Outcome, Retry, can_be_retried, decide
 from retrykit.core.discard import MOST_SECONDS, drain
 from retrykit.core.errors import GiveUpError, ResponseError
 from retrykit.core.events import (
@@ -27,6 +27,7 @@ from retrykit.core.events import (
 )
 from retrykit.core.limits import TimeLimit, TimeLimits
 from retrykit.core.policy import BeforeRetry, RetryPolicy
+from retrykit.core.protocols import Budget
 from retrykit.core.scope import Scope, warn_of_stacked_retries
 from retrykit.core.strategies import Strategies
 
@@ -44,6 +45,8 @@ class Traits:
     """What happens to a response that was given up on, where the policy's `on_give_up` does not say."""
     returns_awaitable: bool = False
     """Does it return an awaitable for sure, though it is no coroutine function?"""
+    origin: Callable[..., str | None] | None = None
+    """Tells the origin of a request, from the arguments of the call, to the guards. Default: it is not known."""
     holds_back: bool = False
     """Is aiohttp's own repeat of its requests held back?"""
     keeps_time: bool = False
@@ -75,10 +78,32 @@ class Plan:
     @property
     def keeps_time(self) -> bool:
         """Does its first attempt need no limit?"""
-        return self.traits.keeps_time and self.policy.attempt_timeout is None
+        policy = self.policy
+        return self.traits.keeps_time and policy.attempt_timeout is None and not policy.guards_attempts
+
+    def origin_of(self, args: Any, kwargs: Any) -> str | None:
+        """The origin of the request that a call with these arguments makes, as far as it is known before."""
+        if self.traits.origin is None:
+            return None
+        with contextlib.suppress(TypeError, ValueError):  # Where they don't fit, the attempt says so.
+            return self.traits.origin(*args, **kwargs)
+        return None
+
+
+class _Asked:
+    """A retry that a budget was asked for."""
+
+    __slots__ = ("answer", "decision")
+
+    def __init__(self, answer: Awaitable[bool], decision: Retry) -> None:
+        self.answer = answer
+        self.decision: Retry | GiveUp = decision
 
 
 _UNKNOWN = Request()
+# A status from here on is no success (RFC 9110 §15.6), even where it is not retried.
+SERVER_ERRORS = 500
+_THROTTLED = 429
 
 
 class Run:
@@ -86,12 +111,14 @@ class Run:
 
     __slots__ = (
         "_args",
+        "_asked",
         "_call",
         "_calls_before",
         "_ended",
         "_event",
-        "_is_overdue",
+        "_is_refused",
         "_kwargs",
+        "_origin",
         "_plan",
         "_policy",
         "_reason",
@@ -118,7 +145,10 @@ class Run:
         self._event: RetryEvent | None = None
         self._reason: Reason | None = None
         """Why it was given up on."""
-        self._is_overdue = False
+        self._is_refused = False
+        """Was the next attempt refused, so that there was none?"""
+        self._asked: _Asked | None = None
+        """A budget that has to ask elsewhere."""
         self._redirected = False
         self._calls_before: int | None = None
         self.delay = 0.0
@@ -134,20 +164,28 @@ class Run:
         Raises:
             TimeoutError: There is no time left.
         """
-        number, limits = len(self._ended) + 1, self._plan.limits
-        if limits is None:
+        number = len(self._ended) + 1
+        if self._plan.limits is None:
             self.scope = self.scope or Scope()
             self.scope.enter(number)
             return None
-        left = self._time_left()
-        if left == 0:
-            raise self._overdue()  # It would still get as far as its first await, and that may be a request sent.
-        return TimeLimit(limits, number, clock.now(), left)
+        return self.limit(number)
+
+    def limit(self, number: int) -> TimeLimit | None:
+        """What limits and marks an attempt; `None` where nothing limits it.
+
+        Raises:
+            TimeoutError: There is no time left.
+        """
+        limits, left = self._plan.limits, self.time_left()
+        if left == 0:  # It would still get as far as its first await, and that may be a request sent.
+            raise self.refused(TimeoutError(), "timeout")
+        return None if limits is None else TimeLimit(limits, number, clock.now(), left)
 
     async def prepare(self, before_retry: BeforeRetry) -> None:
         """Await the user's hook, within what is left of the time."""
         assert self._event is not None
-        limit = clock.time_limit(self._time_left())
+        limit = clock.time_limit(self.time_left())
         try:
             async with limit:
                 await _awaitable(before_retry(self._event), before_retry)
@@ -158,15 +196,20 @@ class Run:
             self._marked(error, "timeout" if timed_out else None)
             raise
 
-    def ends_with_error(self, error: Exception) -> bool:
-        """Is this error what comes out of the call? If not, another attempt follows, unless it is `unsettled`."""
-        if self._is_overdue:
+    def ends_with_error(self, error: Exception) -> bool | None:
+        """Is this error what comes out of the call? If not, another attempt follows, unless it is `unsettled`.
+
+        `None` where the budget has to be asked first (`ask_budget`), and then this again.
+        """
+        if self._is_refused:
             return True
         as_raised = self._plan.traits.as_raised
         counted = error if as_raised is None else as_raised(error)
         decision = self._judge(Outcome(None, counted))
         if isinstance(decision, Retry):
             return False
+        if decision is None:
+            return None
         is_stand_in = type(error) is ResponseError or isinstance(error, tenacity.TryAgain)
         if counted is not error or (is_stand_in and self._reason is not None):
             self.unsettled = counted
@@ -176,12 +219,15 @@ class Run:
 
     def succeeded(self, result: object) -> None:
         """Take in a result that needs no judging."""
-        if isinstance(result, ClientResponse):
+        if self._ended and isinstance(result, ClientResponse):
             last = (result.status, None, clock.now() - self._started, None)
             remember(result, (*self._ended, last), self._plan.place, gave_up=False)
 
-    def ends_with_result(self, result: object) -> bool:
-        """Is this result what the caller gets? If not, another attempt follows, once it is settled."""
+    def ends_with_result(self, result: object) -> bool | None:
+        """Is this result what the caller gets? If not, another attempt follows, once it is settled.
+
+        `None` as of `ends_with_error`.
+        """
         response = result if isinstance(result, ClientResponse) else None
         try:
             decision = self._judge(Outcome(result))
@@ -189,6 +235,8 @@ class Run:
             if response is not None:
                 response.close()
             raise
+        if decision is None:
+            return None
         if isinstance(decision, Retry):
             if response is not None and not response.closed:  # Else all of it came, and its connection is free.
                 self.unsettled = response
@@ -199,6 +247,17 @@ class Run:
         if isinstance(decision, GiveUp) or len(self._ended) > 1:
             self._remember(result, gave_up=isinstance(decision, GiveUp))
         return True
+
+    async def ask_budget(self, outcome: object) -> None:
+        """Wait for what the budget answers to an attempt that ended so."""
+        assert self._asked is not None
+        try:
+            if not await self._asked.answer:
+                self._asked.decision = GiveUp("budget")
+        except BaseException:
+            if isinstance(outcome, ClientResponse):
+                outcome.close()
+            raise
 
     async def settle(self) -> None:
         """Let go of an open response, or raise what comes out in the place of an error.
@@ -214,30 +273,106 @@ class Run:
             raise self._what_comes_out()
         response, self.unsettled = self.unsettled, None
         if self._reason is not None:
-            body = await drain(response, self._time_left())
+            body = await drain(response, self.time_left())
             raise self._give_up_error(ResponseError.of(response, body), self._reason)
         await drain(response, self._time_to_spare(self.delay))
         if self._is_over():
             raise self._marked(TimeoutError(), None)
 
+    # --- what guards ask for --------------------------------------------------------------------------------------
+
+    @property
+    def origin(self) -> str | None:
+        """Of the request, as far as it is known."""
+        try:
+            return self._origin
+        except AttributeError:  # The first to ask finds it; a call without guards is spared that.
+            self._origin: str | None = self._plan.origin_of(self._args, self._kwargs)
+            return self._origin
+
+    @property
+    def attempts(self) -> int:
+        """Those that have ended."""
+        return len(self._ended)
+
+    @property
+    def most_attempts(self) -> int:
+        """Those that there may be."""
+        return self._policy.max_retries
+
+    @property
+    def may_be_hedged(self) -> bool:
+        """Can its request be sent a second time while it is under way?"""
+        call, body = self._call or self._call_as_described(), self._request.body
+        return call.repeatable and (body is None or body.can_be_shared)
+
+    def make_attempt(self) -> Awaitable[Any]:
+        """Run the function."""
+        return self._plan.fn(*self._args, **self._kwargs)
+
+    def time_left(self) -> float | None:
+        """The seconds that are left of the call; `None` where it has no timeout."""
+        if self._policy.timeout is None:
+            return None
+        return max(0.0, self._policy.timeout - (clock.now() - self._started))
+
+    def refused(self, error: Exception, reason: Reason) -> Exception:
+        """The end of a call whose next attempt was refused: it tells of those before, if there were any."""
+        self._is_refused = True
+        if not self._ended:
+            return error
+        if self._event is not None:
+            listeners.tell(self._event.given_up(reason))
+        return self._marked(error, reason)
+
+    def is_answer(self, outcome: Outcome) -> bool:
+        """Is this how the call ends, whatever other attempts come to?"""
+        if self._policy.retry_if is not None:
+            strategies = self._seen(outcome, len(self._ended) + 1, clock.now() - self._started)
+            try:
+                outcome.retry_if = strategies.retry_if()
+            finally:
+                strategies.forget()
+        return not can_be_retried(outcome, self._policy)
+
+    def failed_beside(self, outcome: Outcome) -> None:
+        """An attempt failed while another one runs, on which it depends what follows."""
+        self.ended_beside(outcome.status, None if outcome.error is None else type(outcome.error))
+        if listeners.told:
+            self._tell(outcome, Retry(0.0), self._policy.max_retries)
+
+    def ended_beside(self, status: int | None, raised: type[BaseException] | None) -> None:
+        """An attempt ended, and it is not the one that counts."""
+        call = self._call or self._call_as_described()
+        call.attempt += 1
+        self._ended += ((status, raised, clock.now() - self._started, None),)
+
     # --- how it goes about it -------------------------------------------------------------------------------------
 
-    def _judge(self, outcome: Outcome) -> Decision:  # noqa: PLR0912 - each step is small, and a call of its own dear.
+    def _judge(self, outcome: Outcome) -> Decision | None:  # noqa: C901, PLR0912 - each step is small, a call is dear.
         if self.scope is not None:
             self.scope.running = 0
         policy, call = self._policy, self._call or self._call_as_described()
+        call.attempt += 1
         if outcome.status is not None:  # Only an answer can name a time of day.
             outcome.wall = clock.wall()
-        call.attempt += 1
         call.elapsed = clock.now() - self._started
         if (body := self._request.body) is not None:
             call.sendable = body.used_up is None
-        if self._plan.traits.is_over is not None and isinstance(outcome.error, TimeoutError) and self._is_over():
-            decision: Decision = ACCEPT
+        asked = self._look_ahead(call, policy) if policy.has_guards else None
+        if asked is not None:
+            decision: Decision = asked.decision
+        elif self._plan.traits.is_over is not None and isinstance(outcome.error, TimeoutError) and self._is_over():
+            decision = ACCEPT
         elif policy.strategies:
             decision = self._decide_with_strategies(outcome, call, policy)
         else:
-            decision = decide(outcome, call, policy, 0.0 if policy.jitter == "none" else clock.draw())
+            draws = policy.jitter != "none" or call.ahead is not None
+            decision = decide(outcome, call, policy, clock.draw() if draws else 0.0)
+        if policy.budget is not None and asked is None:
+            decision = self._as_budgeted(outcome, decision, policy.budget)
+            if self._asked is not None:
+                return None
         if self._calls_before is not None and self._calls_before != calls.ended:
             # A repetition ended, and calls ended meanwhile. Was one of them a part of it, had repeated, and given up?
             warn_of_stacked_retries(self._plan.place, outcome.value, self._calls_before)
@@ -256,21 +391,50 @@ class Run:
                 return decision
             self._reason = decision.reason
             self._redirected = decision.reason == "not_repeatable" and outcome.redirected
-        if listeners.get_listeners() or policy.before_retry:
+        if listeners.told or policy.before_retry:
             self._tell(outcome, decision, policy.max_retries)
         return decision
 
+    def _as_budgeted(self, outcome: Outcome, decision: Decision, budget: Budget) -> Decision:
+        """What follows, as far as the budget allows it; where it has to ask elsewhere, that is not known yet."""
+        if isinstance(decision, Accept):
+            healthy = outcome.error is None if outcome.status is None else outcome.status < SERVER_ERRORS
+            if healthy:
+                budget.earn(self.origin)
+        elif isinstance(decision, Retry):
+            granted = budget.spend(self.origin, throttled=outcome.status == _THROTTLED)
+            if isinstance(granted, bool):
+                return decision if granted else GiveUp("budget")
+            self._asked = _Asked(granted, decision)
+        return decision
+
+    def _look_ahead(self, call: Call, policy: RetryPolicy) -> "_Asked | None":
+        """See what the next attempt would have to wait for; where the budget was asked for it, there it is."""
+        if (asked := self._asked) is not None:
+            self._asked = None
+            call.attempt -= 1  # It was counted before the budget was asked.
+        elif policy.guards_attempts:
+            hold = None if policy.pause is None else policy.pause.hold(self.origin)
+            paused, spread = (0.0, 0.0) if hold is None else (max(0.0, hold.end - clock.now()), hold.spread)
+            call.ahead = Ahead(paused, spread, 0.0 if policy.breaker is None else policy.breaker.open_for(self.origin))
+        return asked
+
+    def _seen(self, outcome: Outcome, attempt: int, elapsed: float) -> Strategies:
+        """The user's strategies, which have seen how an attempt ended."""
+        if self._strategies is None:
+            self._strategies = Strategies(self._policy, self._plan.fn, self._args, self._kwargs, self._started)
+        self._strategies.see(attempt, outcome.result, outcome.error, elapsed)
+        return self._strategies
+
     def _decide_with_strategies(self, outcome: Outcome, call: Call, policy: RetryPolicy) -> Decision:
         """What follows, with the answers of the user's strategies."""
-        if self._strategies is None:
-            self._strategies = Strategies(policy, self._plan.fn, self._args, self._kwargs, self._started)
-        strategies = self._strategies
-        strategies.see(call.attempt, outcome.result, outcome.error, call.elapsed)
+        strategies = self._seen(outcome, call.attempt, call.elapsed)
         try:
             outcome.retry_if = strategies.retry_if()
             if can_be_retried(outcome, policy):
                 outcome.wait = strategies.wait()
-            decision = decide(outcome, call, policy, 0.0 if policy.jitter == "none" else clock.draw())
+            draws = policy.jitter != "none" or call.ahead is not None
+            decision = decide(outcome, call, policy, clock.draw() if draws else 0.0)
             if isinstance(decision, Retry) and strategies.stops(decision.delay):
                 return GiveUp("stop")
             return decision
@@ -295,13 +459,6 @@ class Run:
             self._plan.traits.ended_by(error, *self._args)
         return error
 
-    def _overdue(self) -> Exception:
-        """The end of a call whose time was over before its next attempt could begin."""
-        self._is_overdue = True
-        if self._event is not None:
-            listeners.tell(self._event.given_up("timeout"))
-        return self._marked(TimeoutError(), "timeout")
-
     def _call_as_described(self) -> Call:
         """The call, before its first attempt has ended."""
         traits, idempotent = self._plan.traits, self._policy.idempotent
@@ -319,34 +476,30 @@ class Run:
 
     def _tell(self, outcome: Outcome, decision: Retry | GiveUp, max_retries: int) -> None:
         request = outcome.request or self._request
-        last = as_attempts(self._ended)[-1]
+        _, _, elapsed, _ = self._ended[-1]
         failed = FailedAttempt(
             call=self._plan.name,
             method=request.method,
             origin=request.origin,
             path=request.path,
-            attempt=last.number,
+            attempt=len(self._ended),
             max_retries=max_retries,
-            status=last.status,
-            exception=last.exception,
-            elapsed=last.elapsed,
+            status=outcome.status,
+            exception=None if outcome.error is None else type(outcome.error),
+            elapsed=elapsed,
         )
         if isinstance(decision, Retry):
             event = failed.retried(decision.delay)
-            if self._policy.before_retry is not None or self._policy.timeout is not None:  # They may need it again.
-                self._event = event
+            policy = self._policy
+            if policy.before_retry is not None or policy.timeout is not None or policy.guards_attempts:
+                self._event = event  # The next attempt may be refused.
             listeners.tell(event)
         else:
             listeners.tell(failed.given_up(decision.reason))
 
-    def _time_left(self) -> float | None:
-        if self._policy.timeout is None:
-            return None
-        return max(0.0, self._policy.timeout - (clock.now() - self._started))
-
     def _time_to_spare(self, delay: float) -> float:
         """How long may be spent before a wait of `delay` seconds without pushing that past the end of the call."""
-        left = self._time_left()
+        left = self.time_left()
         return MOST_SECONDS if left is None or left - delay > MOST_SECONDS else 0.0
 
     def _hands_back_responses(self) -> bool:

@@ -14,7 +14,7 @@ from aiohttp.typedefs import StrOrURL
 from yarl import URL
 
 from retrykit.core.decorator import Retried, decorate, policy_of
-from retrykit.core.events import Request
+from retrykit.core.events import Request, origin_of
 from retrykit.core.policy import FurtherOptions, RetryPolicy, Seconds
 from retrykit.core.run import Traits
 from retrykit.http.address import BaseURL
@@ -128,7 +128,8 @@ class AsyncHTTPClient:
         """That of an open session of our own."""
         self._usual_request = self._request(self._policy, self._per_attempt)
         name = type(self).__name__
-        known = Traits(_describe, holds_back=True, keeps_time=self._owns_session)
+        origin = origin_of(self._base.url)  # All addresses are on it.
+        known = Traits(_describe, origin=lambda *_, **__: origin, holds_back=True, keeps_time=self._owns_session)
         self._fetch = decorate(fetch, self._policy, name, known)
         self._send = decorate(send, self._policy, name, replace(known, returns_response=True, returns_awaitable=True))
 

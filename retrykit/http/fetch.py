@@ -19,11 +19,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _helper(describe: Describe, *, reads_body: bool = False) -> Callable[[Callable[P, Awaitable[R]]], Retried[P, R]]:
+def _helper(
+    describe: Describe, origin: Callable[..., str | None], *, reads_body: bool = False
+) -> Callable[[Callable[P, Awaitable[R]]], Retried[P, R]]:
     """Decorate a helper with the default policy; one that reads the body has to know which statuses are retried."""
 
     def decorator(fn: Callable[P, Awaitable[R]]) -> Retried[P, R]:
-        retried = decorate(fn, RetryPolicy(), traits=Traits(describe, holds_back=True))
+        retried = decorate(fn, RetryPolicy(), traits=Traits(describe, origin=origin, holds_back=True))
         return _taking_options(retried, reads_body=reads_body)
 
     return decorator
@@ -58,7 +60,15 @@ def _describe_fetch(url: StrOrURL, *, session: ClientSession | None = None, **re
     return send.describe("GET", url, request)
 
 
-@_helper(_describe_get)
+def _origin(_session: ClientSession, url: StrOrURL, **_: Any) -> str | None:
+    return send.origin_behind(url)
+
+
+def _origin_of_fetch(url: StrOrURL, **_: Any) -> str | None:
+    return send.origin_behind(url)
+
+
+@_helper(_describe_get, _origin)
 async def get(session: ClientSession, url: StrOrURL, **options: Unpack[CallOptions]) -> ClientResponse:
     """GET; the response, open and unread, whatever its status but for those that are retried.
 
@@ -73,7 +83,7 @@ async def get(session: ClientSession, url: StrOrURL, **options: Unpack[CallOptio
     return await send.send(session, "GET", url, cast(dict[str, Any], options))
 
 
-@_helper(_describe_post)
+@_helper(_describe_post, _origin)
 async def post(session: ClientSession, url: StrOrURL, **options: Unpack[CallOptions]) -> ClientResponse:
     """POST; otherwise as `get`.
 
@@ -83,7 +93,7 @@ async def post(session: ClientSession, url: StrOrURL, **options: Unpack[CallOpti
     return await send.send(session, "POST", url, cast(dict[str, Any], options))
 
 
-@_helper(_describe_fetch, reads_body=True)
+@_helper(_describe_fetch, _origin_of_fetch, reads_body=True)
 async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> Any:
     """GET; the parsed JSON body, `None` where it is empty. The body is read inside the retried call.
 
@@ -98,13 +108,13 @@ async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **o
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_json)
 
 
-@_helper(_describe_fetch, reads_body=True)
+@_helper(_describe_fetch, _origin_of_fetch, reads_body=True)
 async def fetch_text(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> str:
     """GET; the body as text, by the charset that the response names, else UTF-8. Otherwise as `fetch_json`."""
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_text)
 
 
-@_helper(_describe_fetch, reads_body=True)
+@_helper(_describe_fetch, _origin_of_fetch, reads_body=True)
 async def fetch_bytes(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> bytes:
     """GET; the body as it is. Otherwise as `fetch_json`."""
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_bytes)

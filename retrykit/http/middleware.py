@@ -18,7 +18,7 @@ from aiohttp.payload import Payload
 
 from retrykit.core.classify import lost_connection
 from retrykit.core.decorator import decorate, policy_of
-from retrykit.core.events import Request
+from retrykit.core.events import Request, origin_of
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.core.run import Traits
 from retrykit.http.internals import body_in, has_timed_out, is_sent_as_it_is, put_body, timer_of, value_of
@@ -62,10 +62,17 @@ class RetryMiddleware:
                 " middlewares=[RetryMiddleware()]"
             )
         self._policy = policy_of(policy, options)
+        if self._policy.hedge_after is not None:
+            raise ValueError(
+                "RetryMiddleware can't hedge: aiohttp hands it one request object, which can't be sent twice at a time;"
+                " leave hedge_after out (policy.replace(hedge_after=None)), and use AsyncHTTPClient, a helper or"
+                " @retry_http where calls are to be hedged"
+            )
         self._given_up: dict[int, _GivenUp] = {}
         self._has_users_code = self._policy.before_retry is not None or self._policy.strategies
         traits = Traits(
             _describe,
+            origin=_origin,
             returns_response=True,
             returns_awaitable=True,
             holds_back=True,
@@ -193,6 +200,10 @@ def _describe(request: ClientRequest, _handler: ClientHandlerType, original: _Or
     body = None if original is None else original.body
     known = Request.to(request.method, request.url)
     return known._replace(repeatable=is_repeatable(request.method, headers), body=body)
+
+
+def _origin(request: ClientRequest, *_: object) -> str | None:
+    return origin_of(request.url)
 
 
 def _is_over(request: ClientRequest, *_: object) -> bool:

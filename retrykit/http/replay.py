@@ -43,12 +43,17 @@ class Body(ABC):
         """The type of what can't be sent again, by the name that a message has for it; `None` where all can."""
         return None
 
+    @property
+    @abstractmethod
+    def can_be_shared(self) -> bool:
+        """Can several attempts send it at the same time?"""
+
     @abstractmethod
     async def for_attempt(self) -> Any:
         """What one attempt sends."""
 
-    async def end_attempt(self) -> None:  # noqa: B027
-        """Let go of what that attempt had to itself."""
+    async def end_attempt(self, data: Any) -> None:  # noqa: B027
+        """Let go of what an attempt had to itself, which sent this."""
 
     async def end(self) -> None:  # noqa: B027
         """Let go of the body: the call is over. A file is closed then, as aiohttp closes it."""
@@ -83,7 +88,12 @@ class _Made(Body):
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._source: Any = None
-        self._payload: KeptPayload | None = None
+        self._own: list[KeptPayload] = []
+        """Those of the attempts that run."""
+
+    @property
+    def can_be_shared(self) -> bool:
+        return True  # Each has its own.
 
     async def for_attempt(self) -> Any:
         data = self._make()
@@ -99,12 +109,14 @@ class _Made(Body):
         payload = keep(_payload_of(data), type(data).__name__)
         if isinstance(payload, KeptPayload) or isinstance(data, io.IOBase):
             self._source = data
-        self._payload = payload if isinstance(payload, KeptPayload) else None
+        if isinstance(payload, KeptPayload):
+            self._own.append(payload)
         return payload
 
-    async def end_attempt(self) -> None:
-        if self._payload is not None:
-            await self._payload.let_go()
+    async def end_attempt(self, data: Any) -> None:
+        if isinstance(data, KeptPayload) and data in self._own:
+            self._own.remove(data)
+            await data.let_go()
 
 
 class _Kept(Body):
@@ -118,6 +130,10 @@ class _Kept(Body):
     @property
     def used_up(self) -> str | None:
         return self._payload.used_up if isinstance(self._payload, KeptPayload) else None
+
+    @property
+    def can_be_shared(self) -> bool:
+        return not isinstance(self._payload, KeptPayload) or self._payload.can_be_shared
 
     async def for_attempt(self) -> Any:
         return self._payload
@@ -191,6 +207,11 @@ class KeptPayload(Payload):
         return self._name if self._begun else None
 
     @property
+    def can_be_shared(self) -> bool:
+        """As `Body.can_be_shared`."""
+        return False
+
+    @property
     def consumed(self) -> bool:
         """What aiohttp asks before it sends a payload again, where a redirect wants that."""
         if isinstance(self._inner, AsyncIterablePayload):
@@ -258,6 +279,10 @@ class _KeptForm(KeptPayload):
         return next((part.used_up for part in self._parts if isinstance(part, KeptPayload) and part.used_up), None)
 
     @property
+    def can_be_shared(self) -> bool:
+        return all(part.can_be_shared for part in self._parts if isinstance(part, KeptPayload))
+
+    @property
     def consumed(self) -> bool:
         return any(isinstance(part, KeptPayload) and part.consumed for part in self._parts)
 
@@ -284,6 +309,10 @@ class _KeptFile(KeptPayload):
     @property
     def used_up(self) -> str | None:
         return super().used_up if self._start is None else None
+
+    @property
+    def can_be_shared(self) -> bool:
+        return self._start is not None  # Each reads at positions of its own.
 
     @property
     def consumed(self) -> bool:

@@ -209,6 +209,11 @@ def describe(method: str, url: StrOrURL, request: dict[str, Any]) -> Request:
     )
 
 
+def origin_behind(url: StrOrURL) -> str | None:
+    """The origin of an address, for the guards; `None` where it has none."""
+    return origin_of(URL(url))
+
+
 def is_idempotent(method: str) -> bool:
     """Does a second request by this method do no more than the first?"""
     return method.upper() in IDEMPOTENT_METHODS
@@ -255,11 +260,12 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
             middlewares = session_middlewares(session)
         if middlewares is not None:
             options["middlewares"] = (first_only, *middlewares)
-    body = options.get("data")
+    body, data = options.get("data"), None
     try:
         if _is_kept(body):
             bounds = options.get("timeout", session.timeout)
-            options["data"], options["timeout"] = await _made_within(bounds, body.for_attempt())
+            data, options["timeout"] = await _made_within(bounds, body.for_attempt())
+            options["data"] = data
         bounds = options.get("timeout", session.timeout)
         total = bounds.total if isinstance(bounds, ClientTimeout) and not is_bounded else None
         async with clock.time_limit(total or None):
@@ -267,7 +273,7 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
     finally:
         first_only.error = None  # Its traceback leads back here.
         if _is_kept(body):
-            await body.end_attempt()
+            await body.end_attempt(data)
 
 
 async def _made_within(bounds: Any, body: Coroutine[Any, Any, R]) -> tuple[R, Any]:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import tenacity
 from aiohttp import ClientResponse
@@ -178,8 +178,7 @@ class _Race:
                     self._begin_granted()
             for task in [task for task in self._running if task in done]:
                 if self._counts(task):
-                    if first in self._running:
-                        self._learn(clock.now() - began)
+                    self._learn(first, task, clock.now() - began)
                     return task
 
     def _counts(self, task: asyncio.Task[Any]) -> bool:
@@ -244,11 +243,20 @@ class _Race:
             and (breaker is None or breaker.open_for(run.origin) == 0)
         )
 
-    def _learn(self, seconds: float) -> None:
-        """Tell who wants to know how long the first attempt took, or at least took."""
+    def _learn(self, first: asyncio.Task[Any], counting: asyncio.Task[Any], seconds: float) -> None:
+        """Tell who wants to know how long the first attempt took to get an answer, or at least would have taken."""
         record = getattr(self._policy.hedge_after, "record", None)
-        if record is not None:
-            record(self._run.origin, seconds)
+        if record is None or first not in self._running:
+            return
+        if first is counting and (first.cancelled() or not self._is_answer(first)):
+            return
+        record(self._run.origin, seconds)
+
+    def _is_answer(self, ended: asyncio.Task[Any]) -> bool:
+        """Has the server answered, and not that it can't?"""
+        error = ended.exception()
+        outcome = Outcome(ended.result()) if error is None else Outcome(None, cast(Exception, error))
+        return (error is None or outcome.status is not None) and not can_be_retried(outcome, self._policy)
 
     async def _call_off(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Cancel, wait until that is done, and let go of what they have come to all the same."""

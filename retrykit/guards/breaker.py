@@ -170,7 +170,7 @@ class CircuitBreaker:
         opened = circuit.state is State.OPEN
         until = f"; in {in_seconds(self.cooling)} it is tried again" if opened else ""
         level = logging.WARNING if opened else logging.INFO
-        _log.log(level, "the circuit of %s is %s, since %s%s", origin, circuit.state.value, turn.value, until)
+        _log.log(level, "the circuit of %s is %s: %s%s", origin, circuit.state.value, turn.value, until)
 
 
 class _Circuit:

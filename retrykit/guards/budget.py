@@ -1,9 +1,10 @@
 """RetryBudget: how many retries there may be, measured by what succeeds."""
 
+import contextlib
 from typing import Self
 
 from retrykit.core.checks import is_number
-from retrykit.guards.origins import MOST_ORIGINS, keep, share, whole
+from retrykit.guards.origins import MOST_ORIGINS, share, whole
 
 
 class RetryBudget:
@@ -27,8 +28,8 @@ class RetryBudget:
     decorated coroutines share one. Share the object: of two budgets, each would be spent.
 
     There is no clock in it, no lock and no chance: the same calls get the same answers. It may be shared by any number
-    of event loops. It may be shared by threads, too: its steps are not interrupted by other threads in CPython with its
-    global lock; without that, a token may be lost or counted twice.
+    of event loops. It may be shared by threads, too: in CPython with its global lock, no other thread comes in between
+    its steps; without that lock, a token may be lost or counted twice.
 
     Args:
         capacity: Tokens in a full bucket; each begins with it. Default: 500.
@@ -92,23 +93,38 @@ class RetryBudget:
             origin: Whose bucket.
             throttled: Was it a 429?
         """
-        cost = self.throttling_cost if throttled else self.cost
-        left = self._left.get(origin, self.capacity)
+        buckets, cost = self._left, self.throttling_cost if throttled else self.cost
+        if origin not in buckets:
+            self._make_room(origin)
+        # From here on nothing is called: that is where another thread could come in between.
+        if origin not in buckets:  # Another thread has filled it up.
+            buckets[origin] = self.capacity
+        left = buckets[origin]
         if left < cost:
             return False
-        keep(self._left, origin, left - cost, self._most)
+        del buckets[origin]
+        buckets[origin] = left - cost
         return True
 
     def earn(self, origin: str | None = None) -> None:
         """A call succeeded: give back what that is worth."""
-        if self._left:  # While all are full, that is all there is to do.
-            left = self._left.pop(origin, None)
-            if left is not None and left + self.refund < self.capacity:
-                self._left[origin] = left + self.refund
+        buckets = self._left
+        if origin in buckets:  # Else it is full. Nothing is called here either.
+            left = buckets[origin] + self.refund
+            del buckets[origin]
+            if left < self.capacity:
+                buckets[origin] = left
 
     def left(self, origin: str | None = None) -> float:
         """The tokens in a bucket."""
         return self._left.get(origin, self.capacity)
+
+    def _make_room(self, origin: str | None) -> None:
+        """Have a full bucket for one more origin."""
+        while len(self._left) >= self._most:
+            with contextlib.suppress(StopIteration, RuntimeError):  # Another thread makes room, too.
+                self._left.pop(next(iter(self._left)), None)
+        self._left.setdefault(origin, self.capacity)
 
     def __repr__(self) -> str:
         return (

@@ -13,7 +13,7 @@ from yarl import URL
 
 from retrykit import RetryPolicy, TryAgain
 from retrykit.core.backoff import JITTERS
-from retrykit.core.decision import Accept, Call, GiveUp, Outcome, Retry, decide
+from retrykit.core.decision import Accept, Ahead, Call, GiveUp, Outcome, Retry, decide
 
 URL_ = URL("http://localhost/")
 REQUEST = aiohttp.RequestInfo(URL_, "GET", CIMultiDictProxy(CIMultiDict()), URL_)
@@ -290,3 +290,55 @@ def test_a_longer_retry_after_never_shortens_the_wait(outcome, policy, call, dra
     decision = decide(raised_status(503, Retry_After=f"{asked:.3f}"), call, policy, draw)
     if isinstance(decision, Retry):
         assert decision.delay >= float(f"{asked:.3f}")
+
+
+class TestGuardsAhead:
+    """What guards have in store for the next attempt."""
+
+    @pytest.mark.parametrize(
+        ("ahead", "options", "expected"),
+        [
+            (Ahead(), {}, Retry(1.0)),
+            (Ahead(paused=0.5), {}, Retry(1.0)),  # over before the wait is
+            (Ahead(paused=5), {}, Retry(5.0)),
+            (Ahead(paused=5, spread=2), {}, Retry(6.0)),
+            (Ahead(paused=5, spread=2), {"timeout": 6.5}, Retry(5.75)),  # in what is left of the time
+            (Ahead(paused=5, spread=2), {"timeout": 5}, GiveUp("timeout")),
+            (Ahead(paused=61), {}, GiveUp("retry_after")),
+            (Ahead(paused=61), {"max_retry_after": 61}, Retry(61.0)),
+            (Ahead(open_for=0.5), {}, Retry(1.0)),
+            (Ahead(open_for=1.5), {}, GiveUp("circuit_open")),
+            (Ahead(open_for=4, paused=5), {}, Retry(5.0)),
+            (Ahead(open_for=6, paused=5), {}, GiveUp("circuit_open")),
+        ],
+    )
+    def test_the_next_attempt_waits_for_them_or_is_none(self, ahead, options, expected):
+        assert decided(raised_status(502), RetryPolicy(**options), 0.5, ahead=ahead) == expected
+
+    def test_a_lost_connection_waits_for_a_pause_as_well(self):
+        ahead = Ahead(paused=5)
+        assert decided(BROKEN, holds_back=True, ahead=ahead) == Retry(5.0, at_once=True)
+        assert decided(BROKEN, holds_back=True, ahead=Ahead(open_for=1)) == GiveUp("circuit_open")
+
+    def test_what_is_not_retried_has_nothing_ahead(self):
+        assert decided(raised_status(404), ahead=Ahead(open_for=9)) == Accept()
+        assert decided(raised_status(503), attempt=3, ahead=Ahead(open_for=9)) == GiveUp("attempts")
+
+    @given(
+        st.floats(0, 100),
+        st.floats(0, 100),
+        st.floats(0, 100),
+        st.floats(0, 1, exclude_max=True),
+        st.none() | st.floats(0.1, 200),
+        st.none() | st.integers(0, 70),
+    )
+    def test_no_attempt_comes_before_a_guard_lets_it(self, paused, spread, open_for, draw, timeout, asked):
+        headers = {} if asked is None else {"retry_after": str(asked)}
+        policy = RetryPolicy(timeout=timeout)
+        decision = decided(raised_status(503, **headers), policy, draw, ahead=Ahead(paused, spread, open_for))
+        if isinstance(decision, Retry):
+            assert decision.delay >= max(paused, open_for, asked or 0, 1.0)
+            assert decision.delay <= max(paused + spread, asked or 0, 1.0)
+            assert timeout is None or decision.delay < timeout
+        else:
+            assert decision.reason in {"timeout", "retry_after", "circuit_open"}

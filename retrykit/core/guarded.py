@@ -48,11 +48,10 @@ class Guarded:
         if hedge_after is not None:
             after = _seconds_of(hedge_after, run.origin) if callable(hedge_after) else hedge_after
             return await _Race(self, run, self._policy, after).run()
-        limit = run.limit(run.attempts + 1)
-        entered = self.enter(run)
+        entered, number = self.let_through(run), run.attempts + 1
         failed: bool | None = None
         try:
-            result = await _within(limit, run.attempts + 1, run)
+            result = await _within(run.limit(number), number, run)
         except Exception as error:
             failed = self.see(run, Outcome(None, error))
             raise
@@ -80,19 +79,27 @@ class Guarded:
             end = hold.end
             await clock.sleep(held + clock.draw() * spread)
 
+    def let_through(self, run: Run) -> int:
+        """Ask for the one attempt without which the call ends.
+
+        Raises:
+            TimeoutError: There is no time left.
+            CircuitOpenError: The circuit breaker lets none through.
+        """
+        run.ask_for_time()
+        try:
+            return self.enter(run)
+        except CircuitOpenError as error:
+            refusal = error
+        raise run.refused(refusal, "circuit_open")
+
     def enter(self, run: Run) -> int:
         """Ask the circuit breaker for an attempt.
 
         Raises:
             CircuitOpenError: It lets none through.
         """
-        if self._policy.breaker is None:
-            return 0
-        try:
-            return self._policy.breaker.enter(run.origin)
-        except CircuitOpenError as error:
-            refusal = error
-        raise run.refused(refusal, "circuit_open")
+        return 0 if self._policy.breaker is None else self._policy.breaker.enter(run.origin)
 
     def leave(self, run: Run, entered: int, *, failed: bool | None) -> None:
         """Tell it how the attempt ended."""
@@ -163,7 +170,8 @@ class _Race:
             del winner  # Its error leads back here.
 
     async def _first_answer(self) -> asyncio.Task[Any]:
-        began, first, wait = clock.now(), self._begin(), self._after if self._run.may_be_hedged else None
+        wait = self._after if self._run.may_be_hedged else None
+        began, first = clock.now(), self._begin(self._guarded.let_through(self._run))
         while True:
             tasks: list[asyncio.Task[Any]] = (
                 [*self._running] if self._asking is None else [*self._running, self._asking]
@@ -198,11 +206,9 @@ class _Race:
             self._begin_another()
         return False
 
-    def _begin(self) -> asyncio.Task[Any]:
+    def _begin(self, entered: int) -> asyncio.Task[Any]:
         number = self._run.attempts + len(self._running) + 1
-        limit = self._run.limit(number)
-        entered = self._guarded.enter(self._run)
-        task = asyncio.create_task(_within(limit, number, self._run))
+        task = asyncio.create_task(_within(self._run.limit(number), number, self._run))
         # Not in the task: it may be cancelled before it has begun.
         task.add_done_callback(partial(self._ended, entered))
         self._running[task] = None
@@ -231,7 +237,7 @@ class _Race:
         if self._may_begin():
             # A circuit that is half-open may have let its probes through already.
             with contextlib.suppress(CircuitOpenError):
-                self._begin()
+                self._begin(self._guarded.enter(self._run))
 
     def _may_begin(self) -> bool:
         run, pause, breaker = self._run, self._policy.pause, self._policy.breaker

@@ -169,18 +169,22 @@ class Run:
             self.scope = self.scope or Scope()
             self.scope.enter(number)
             return None
+        self.ask_for_time()
         return self.limit(number)
 
-    def limit(self, number: int) -> TimeLimit | None:
-        """What limits and marks an attempt; `None` where nothing limits it.
+    def ask_for_time(self) -> None:
+        """Is there time for another attempt? It would get as far as its first await, and that may be a request sent.
 
         Raises:
-            TimeoutError: There is no time left.
+            TimeoutError: There is none.
         """
-        limits, left = self._plan.limits, self.time_left()
-        if left == 0:  # It would still get as far as its first await, and that may be a request sent.
+        if self.time_left() == 0:
             raise self.refused(TimeoutError(), "timeout")
-        return None if limits is None else TimeLimit(limits, number, clock.now(), left)
+
+    def limit(self, number: int) -> TimeLimit | None:
+        """What limits and marks an attempt; `None` where nothing limits it."""
+        limits = self._plan.limits
+        return None if limits is None else TimeLimit(limits, number, clock.now(), self.time_left())
 
     async def prepare(self, before_retry: BeforeRetry) -> None:
         """Await the user's hook, within what is left of the time."""

@@ -950,6 +950,24 @@ class TestCombined:
         assert len(scripted_server.requests()) == 1
         assert breaker.state() is State.CLOSED
 
+    async def test_a_hedge_that_the_breaker_refuses_ends_nothing(self, fetch, scripted_server, no_waits):
+        scripted_server.script("/it", Reply(503, delay=0.2), 200)
+
+        class FullOfProbes(CircuitBreaker):
+            refused = 0
+
+            def enter(self, origin=None):
+                if len(scripted_server.requests()) == 1 and not self.refused:
+                    self.refused += 1
+                    raise CircuitOpenError(origin, 0)
+                return super().enter(origin)
+
+        breaker = FullOfProbes()
+        response = await retry_http(hedge_after=0.05, breaker=breaker)(fetch)("/it")
+        assert response.status == 200
+        assert breaker.refused == 1
+        assert [attempt.status for attempt in attempts_of(response)] == [503, 200]
+
     async def test_a_paused_origin_is_not_hedged(self, fetch, scripted_server):
         scripted_server.script("/it", Reply(200, delay=0.3))
         pause, budget = OriginPause(), budget_of(3)

@@ -110,6 +110,16 @@ def limit(name: str, value: Any) -> float:
     return seconds(name, value)
 
 
+def positive(name: str, value: Any) -> float:
+    """A finite time above 0, where there has to be one."""
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    if is_number(given) and given <= 0:
+        raise ValueError(
+            f"{name}={value!r} is no length of time; write a number of seconds above 0, such as {name}=2.5"
+        )
+    return seconds(name, value)
+
+
 def one_of(allowed: Collection[str], name: str, value: Any) -> Any:
     """One of some words."""
     if not isinstance(value, str) or value not in allowed:
@@ -201,7 +211,7 @@ def hedge_after(name: str, value: Any) -> Any:
         raise TypeError(f"{name}={value.__name__} is a class; write an object of it: {name}={value.__name__}()")
     if inspect.iscoroutinefunction(value):
         raise TypeError(f"{name}={name_of(value)} is asynchronous, and is not awaited; write `def {name_of(value)}`")
-    return value if callable(value) else limit(name, value)
+    return value if callable(value) else positive(name, value)
 
 
 def name_of(value: object) -> str:

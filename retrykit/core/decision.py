@@ -126,6 +126,8 @@ class Call:
     """Is aiohttp's own repeat of a request held back, so that ours takes its place?"""
     repeated_at_once: bool = False
     """Did ours take place already? It is no wait, and no step of the backoff."""
+    beside: int = 0
+    """Attempts before this one that ended while another one ran: no steps of the backoff either."""
     ahead: Ahead | None = None
     """What guards have in store for the next attempt; `None` where they have nothing."""
 
@@ -182,7 +184,7 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     asked = outcome.asked_delay
     if asked is not None and asked > policy.max_retry_after:
         return GiveUp("retry_after")
-    waits = call.attempt - 1 if call.repeated_at_once else call.attempt
+    waits = call.attempt - call.beside - call.repeated_at_once
     if policy.jitter == "none" and asked is None and outcome.wait is None:  # `_delay` comes to the same, and is slower.
         delay = backoff.ceiling(waits, policy.base_delay, policy.max_delay)
     else:
@@ -197,10 +199,10 @@ def _in_turn(retry: Retry, call: Call, policy: RetryPolicy, draw: float) -> Retr
     paused, spread, open_for = call.ahead or _NOTHING_AHEAD
     if paused > policy.max_retry_after:
         return GiveUp("retry_after")
-    if paused and paused >= retry.delay:
+    if paused:
         # Those that are held don't come back all at once, but each in time.
         left = math.inf if policy.timeout is None else max(0.0, policy.timeout - call.elapsed - paused)
-        retry.delay = paused + draw * min(spread, left)
+        retry.delay = max(retry.delay, paused + draw * min(spread, left))
     if open_for > retry.delay:
         return GiveUp("circuit_open")
     return retry if _is_in_time(retry.delay, call, policy) else GiveUp("timeout")

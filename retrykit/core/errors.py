@@ -21,7 +21,7 @@ Any other failure comes out as itself, and where the call was given up on, with 
 """
 
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import tenacity
 from aiohttp import ClientError, ClientResponse, ClientResponseError, RequestInfo
@@ -147,19 +147,22 @@ class OriginPausedError(ClientError, TimeoutError):
         retry_after: Seconds until the pause ends.
         reason: `"timeout"` where the call's `timeout` ends before, `"retry_after"` where the policy's
             `max_retry_after` is shorter.
+        limit: Seconds that are left of the one, or that the other allows.
     """
 
-    def __init__(self, origin: str | None, retry_after: float, reason: Literal["timeout", "retry_after"]) -> None:
-        super().__init__(origin, retry_after, reason)
-        self.origin, self.retry_after = origin, retry_after
+    def __init__(
+        self, origin: str | None, retry_after: float, reason: Literal["timeout", "retry_after"], limit: float
+    ) -> None:
+        allowed = "are left of its timeout" if reason == "timeout" else "max_retry_after allows"
+        super().__init__(  # Of several arguments, an OSError would make an errno and a filename.
+            f"{origin or 'this function'} is paused for {in_seconds(retry_after)} more, as its server asked, longer"
+            f" than the {in_seconds(limit)} that {allowed}, and nothing was sent"
+        )
+        self.origin, self.retry_after, self.limit = origin, retry_after, limit
         self.reason: Literal["timeout", "retry_after"] = reason
 
-    def __str__(self) -> str:
-        limit = "what is left of timeout=" if self.reason == "timeout" else "max_retry_after="
-        return (
-            f"{self.origin or 'this function'} is paused for {in_seconds(self.retry_after)} more, as its server asked,"
-            f" which is longer than {limit} allows, and nothing was sent"
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.origin, self.retry_after, self.reason, self.limit)
 
 
 class TryAgain(tenacity.TryAgain):

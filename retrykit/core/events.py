@@ -75,7 +75,7 @@ class Attempt:
     """One attempt of a call, as it ended."""
 
     number: int
-    """1 for the first."""
+    """1 for the first that ended."""
     status: int | None
     """Of the response, or of the `ClientResponseError` that was raised."""
     exception: type[BaseException] | None

@@ -5,7 +5,7 @@ is decided on (`run`), and here for a hedge.
 """
 
 import asyncio
-import contextlib
+import inspect
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, cast
@@ -21,7 +21,7 @@ from retrykit.core.errors import CircuitOpenError, OriginPausedError
 from retrykit.core.limits import TimeLimit
 from retrykit.core.policy import RetryPolicy
 from retrykit.core.protocols import HedgeAfter, Pause
-from retrykit.core.run import Run
+from retrykit.core.run import SERVER_ERRORS, Run
 from retrykit.core.scope import Scope
 
 # The answers whose Retry-After is about the server, and not about what was asked for (RFC 9110 §15.6.4, RFC 6585 §4).
@@ -42,21 +42,20 @@ class Guarded:
             OriginPausedError: The origin is paused for too long.
             CircuitOpenError: Its circuit is open.
         """
-        pause, hedge_after = self._policy.pause, self._policy.hedge_after
-        if pause is not None:
-            await self._wait_for_its_turn(run, pause)
-        if hedge_after is not None:
-            after = _seconds_of(hedge_after, run.origin) if callable(hedge_after) else hedge_after
+        if self._policy.pause is not None:
+            await self._wait_for_its_turn(run, self._policy.pause)
+        after = self._hedge_after(run)
+        if after is not None and run.may_be_hedged:
             return await _Race(self, run, self._policy, after).run()
-        entered, number = self.let_through(run), run.attempts + 1
+        entered, number, began = self.let_through(run), run.attempts + 1, clock.now()
         failed: bool | None = None
         try:
             result = await _within(run.limit(number), number, run)
         except Exception as error:
-            failed = self.see(run, Outcome(None, error))
+            failed = self._seen(run, Outcome(None, error), began)
             raise
         else:
-            failed = self.see(run, Outcome(result))
+            failed = self._seen(run, Outcome(result), began)
             return result
         finally:
             self.leave(run, entered, failed=failed)
@@ -66,18 +65,35 @@ class Guarded:
 
         Raises:
             OriginPausedError: It is so for longer than the call can wait.
+            CircuitOpenError: Its circuit will still be open then.
         """
         end: float | None = None
         while (hold := pause.hold(run.origin)) is not None:
-            held, left, longest = max(0.0, hold.end - clock.now()), run.time_left(), self._policy.max_retry_after
-            if left is not None and held >= left:
-                raise run.refused(OriginPausedError(run.origin, held, "timeout"), "timeout")
-            if held > longest:
-                raise run.refused(OriginPausedError(run.origin, held, "retry_after"), "retry_after")
+            held, left = max(0.0, hold.end - clock.now()), run.time_left()
+            self._refuse_to_wait(run, held, left)
             # Who has waited for this end already, and woke up a moment early, is not held again.
             spread = 0.0 if hold.end == end else hold.spread if left is None else min(hold.spread, left - held)
             end = hold.end
             await clock.sleep(held + clock.draw() * spread)
+
+    def _refuse_to_wait(self, run: Run, held: float, left: float | None) -> None:
+        longest, breaker = self._policy.max_retry_after, self._policy.breaker
+        if left is not None and held >= left:
+            raise run.refused(OriginPausedError(run.origin, held, "timeout", left), "timeout")
+        if held > longest:
+            raise run.refused(OriginPausedError(run.origin, held, "retry_after", longest), "retry_after")
+        if breaker is not None and (open_for := breaker.open_for(run.origin)) > held:
+            raise run.refused(CircuitOpenError(run.origin, open_for), "circuit_open")
+
+    def _hedge_after(self, run: Run) -> float | None:
+        hedge_after = self._policy.hedge_after
+        if not callable(hedge_after):
+            return hedge_after
+        try:
+            return _seconds_of(hedge_after, run.origin)
+        except Exception:
+            run.is_over_with()  # It is no attempt that has failed.
+            raise
 
     def let_through(self, run: Run) -> int:
         """Ask for the one attempt without which the call ends.
@@ -91,7 +107,10 @@ class Guarded:
             return self.enter(run)
         except CircuitOpenError as error:
             refusal = error
-        raise run.refused(refusal, "circuit_open")
+        try:
+            raise run.refused(refusal, "circuit_open")
+        finally:
+            del refusal  # Its traceback leads back here.
 
     def enter(self, run: Run) -> int:
         """Ask the circuit breaker for an attempt.
@@ -106,19 +125,51 @@ class Guarded:
         if self._policy.breaker is not None:
             self._policy.breaker.leave(run.origin, entered, failed=failed)
 
+    def _seen(self, run: Run, outcome: Outcome, began: float) -> bool | None:
+        """As `see`, of an attempt that was alone."""
+        if self._policy.hedge_after is not None and self.is_answer(outcome):
+            self.learn(run, clock.now() - began)
+        return self.see(run, outcome)
+
     def see(self, run: Run, outcome: Outcome) -> bool | None:
         """Take in how an attempt ended: did the server fail? `None` where that is not known."""
-        if self._policy.pause is not None and outcome.status in _PAUSING:
+        pause, breaker = self._policy.pause, self._policy.breaker
+        if pause is not None and outcome.status in _PAUSING:
             outcome.wall = clock.wall()
             if asked := outcome.asked_delay:
-                self._policy.pause.begin(run.origin, asked)
+                pause.begin(_answered_by(run, outcome), asked)
+        return None if breaker is None else self._failed(run, outcome)
+
+    def _failed(self, run: Run, outcome: Outcome) -> bool | None:
         if isinstance(outcome.error, tenacity.TryAgain):
-            return False
+            if not isinstance(outcome.error.__cause__, Exception):
+                return False
+            outcome = Outcome(None, outcome.error.__cause__)
         if outcome.status in _SERVER_IS_WELL:
             return False
         if can_be_retried(outcome, self._policy):
-            return True
-        return False if outcome.error is None or outcome.status is not None else None
+            return True if _answered_by(run, outcome) == run.origin else None
+        if outcome.status is not None:
+            return False if outcome.status < SERVER_ERRORS else None
+        return False if outcome.error is None else None
+
+    def is_answer(self, outcome: Outcome) -> bool:
+        """Has the server answered, and not that it can't? A value counts as an answer, too."""
+        return (outcome.error is None or outcome.status is not None) and not can_be_retried(outcome, self._policy)
+
+    def learn(self, run: Run, seconds: float) -> None:
+        """Tell who wants to know how long a first attempt took to get an answer, or at least would have taken."""
+        record = getattr(self._policy.hedge_after, "record", None)
+        if record is not None:
+            record(run.origin, seconds)
+
+
+def _answered_by(run: Run, outcome: Outcome) -> str | None:
+    """The origin that failed: behind a redirect, that may be another one. `None` where it isn't known."""
+    if run.origin is None or not outcome.redirected:
+        return run.origin
+    request = outcome.request
+    return None if request is None else request.origin
 
 
 async def _within(limit: TimeLimit | None, number: int, run: Run) -> Any:
@@ -139,7 +190,8 @@ async def _within(limit: TimeLimit | None, number: int, run: Run) -> Any:
 def _seconds_of(hedge_after: HedgeAfter, origin: str | None) -> float | None:
     seconds = hedge_after(origin)
     if seconds is not None and not (is_number(seconds) and seconds >= 0):
-        raise TypeError(
+        wrong = ValueError if is_number(seconds) else TypeError
+        raise wrong(
             f"hedge_after={name_of(hedge_after)} returned {seconds!r}; it has to return seconds, 0 or more, or None for"
             " no second attempt"
         )
@@ -149,13 +201,15 @@ def _seconds_of(hedge_after: HedgeAfter, origin: str | None) -> float | None:
 class _Race:
     """An attempt, and where it is slow, another one beside it. At most two run at a time."""
 
-    def __init__(self, guarded: Guarded, run: Run, policy: RetryPolicy, after: float | None) -> None:
+    def __init__(self, guarded: Guarded, run: Run, policy: RetryPolicy, after: float) -> None:
         self._guarded, self._run, self._policy = guarded, run, policy
-        self._after = after
+        self._after: float | None = after
         self._running: dict[asyncio.Task[Any], None] = {}
         """Those that have not ended yet, or not been looked at since."""
-        self._asking: asyncio.Task[bool] | None = None
+        self._asked: _Asked | None = None
         """A budget that has to ask elsewhere."""
+        self._replaced = False
+        """Has one that failed been replaced at once? Others are not: the backoff is there for that."""
 
     async def run(self) -> Any:
         """Return or raise what the first good answer is, else the last failure."""
@@ -165,46 +219,104 @@ class _Race:
             await self._call_off([task for task in self._running if task is not winner])
             del self._running[winner]
             return winner.result()
+        except GeneratorExit:  # The call is thrown away, and can't wait for anything any more.
+            for task in self._running:
+                task.cancel()
+            self._running.clear()
+            if self._asked is not None:
+                self._asked.answer.cancel()
+                self._guarded.leave(self._run, self._asked.entered, failed=None)
+                self._asked = None
+            raise
         finally:
             await self._call_off(list(self._running))  # The call was cancelled.
             del winner  # Its error leads back here.
 
     async def _first_answer(self) -> asyncio.Task[Any]:
-        wait = self._after if self._run.may_be_hedged else None
         began, first = clock.now(), self._begin(self._guarded.let_through(self._run))
         while True:
-            tasks: list[asyncio.Task[Any]] = (
-                [*self._running] if self._asking is None else [*self._running, self._asking]
-            )
-            done = await clock.first_of(tasks, wait)
-            if not done:
-                wait = None
-                self._begin_another()
-            if self._asking is not None and self._asking in done:
-                granted, self._asking = self._asking.result(), None
-                if granted:
-                    self._begin_granted()
-            for task in [task for task in self._running if task in done]:
-                if self._counts(task):
-                    self._learn(first, task, clock.now() - began)
-                    return task
+            asking: list[asyncio.Task[Any]] = [] if self._asked is None else [self._asked.answer]
+            done = await clock.first_of([*self._running, *asking], self._after)
+            ended = [task for task in self._running if task in done]
+            counting = self._counting(ended)
+            if counting is not None:
+                if first in self._running and (first is not counting or self._has_answer(first)):
+                    self._guarded.learn(self._run, clock.now() - began)
+                return counting
+            if self._asked is not None and self._asked.answer in done:
+                asked, self._asked = self._asked, None
+                self._begin_if(granted=asked.answer.result(), entered=asked.entered, failed=asked.failed)
+            failed = [self._failed_beside(task) for task in ended]
+            if failed:
+                self._replace(failed[-1])
+            elif not done:
+                self._after = None
+                self._begin_another(None)
 
-    def _counts(self, task: asyncio.Task[Any]) -> bool:
-        """Is this how the round ends? If not, the attempt failed while another one runs; the next begins at once."""
-        if len(self._running) == 1 or task.cancelled():
-            return True
-        error = task.exception()
-        if error is not None and not isinstance(error, Exception):
-            return True
-        outcome = Outcome(task.result() if error is None else None, error)
-        if self._run.is_answer(outcome):
-            return True
+    def _counting(self, ended: list[asyncio.Task[Any]]) -> asyncio.Task[Any] | None:
+        """The one by which the round ends: an answer, else the last one that failed, where no other one runs."""
+        for task in ended:
+            error = None if task.cancelled() else task.exception()
+            if task.cancelled() or (error is not None and not isinstance(error, Exception)):
+                return task
+            if self._run.is_answer(_outcome_of(task)):
+                return task
+        if len(ended) < len(self._running):
+            return None
+        for task in ended[:-1]:
+            self._failed_beside(task)
+        return ended[-1]
+
+    def _failed_beside(self, task: asyncio.Task[Any]) -> Outcome:
+        """An attempt failed, and another one runs."""
         del self._running[task]
+        outcome = _outcome_of(task)
         self._run.failed_beside(outcome)
         _let_go(outcome.result)
-        if outcome.asked_delay is None:  # Else the server has just asked for less.
-            self._begin_another()
-        return False
+        return outcome
+
+    def _replace(self, failed: Outcome) -> None:
+        """Begin another one at once in the place of one that failed, unless something has to happen before that."""
+        told_to_wait = bool(failed.asked_delay)
+        if not self._replaced and not told_to_wait and self._policy.before_retry is None:
+            self._replaced = True
+            self._begin_another(failed)
+
+    def _begin_another(self, failed: Outcome | None) -> None:
+        """Begin an attempt beside the one that runs, if there may be one, and the budget has enough for it.
+
+        Args:
+            failed: In whose place.
+        """
+        if self._asked is not None or not self._may_begin():
+            return
+        try:
+            entered = self._guarded.enter(self._run)
+        except CircuitOpenError:  # It is half-open, and its probes are under way.
+            return
+        granted: bool | Awaitable[bool] = False
+        try:
+            budget = self._policy.budget
+            granted = True if budget is None else budget.spend(self._run.origin, throttled=False)
+        finally:
+            if not granted:
+                self._guarded.leave(self._run, entered, failed=None)
+        if inspect.isawaitable(granted):
+            self._asked = _Asked(asyncio.create_task(_awaited(granted)), entered, failed)
+        elif granted:
+            self._begin_for(entered, failed)
+
+    def _begin_if(self, *, granted: bool, entered: int, failed: Outcome | None) -> None:
+        """Begin the attempt that a budget was asked for."""
+        if granted and self._may_begin():
+            self._begin_for(entered, failed)
+        else:
+            self._guarded.leave(self._run, entered, failed=None)
+
+    def _begin_for(self, entered: int, failed: Outcome | None) -> None:
+        if failed is not None:
+            self._run.tell_that_the_next_begins(failed)
+        self._begin(entered)
 
     def _begin(self, entered: int) -> asyncio.Task[Any]:
         number = self._run.attempts + len(self._running) + 1
@@ -216,28 +328,11 @@ class _Race:
 
     def _ended(self, entered: int, task: asyncio.Task[Any]) -> None:
         failed: bool | None = None
-        if not task.cancelled():
-            error = task.exception()
-            if error is None or isinstance(error, Exception):
-                failed = self._guarded.see(self._run, Outcome(task.result() if error is None else None, error))
-        self._guarded.leave(self._run, entered, failed=failed)
-
-    def _begin_another(self) -> None:
-        """Begin an attempt beside the one that runs, if there may be one, and the budget has enough for it."""
-        if self._asking is not None or not self._may_begin():
-            return
-        granted = True if self._policy.budget is None else self._policy.budget.spend(self._run.origin, throttled=False)
-        if isinstance(granted, bool):
-            if granted:
-                self._begin_granted()
-        else:
-            self._asking = asyncio.create_task(_answer(granted))
-
-    def _begin_granted(self) -> None:
-        if self._may_begin():
-            # A circuit that is half-open may have let its probes through already.
-            with contextlib.suppress(CircuitOpenError):
-                self._begin(self._guarded.enter(self._run))
+        try:
+            if not task.cancelled() and isinstance(task.exception(), Exception | None):
+                failed = self._guarded.see(self._run, _outcome_of(task))
+        finally:
+            self._guarded.leave(self._run, entered, failed=failed)
 
     def _may_begin(self) -> bool:
         run, pause, breaker = self._run, self._policy.pause, self._policy.breaker
@@ -247,45 +342,59 @@ class _Race:
             and run.time_left() != 0
             and (pause is None or pause.hold(run.origin) is None)
             and (breaker is None or breaker.open_for(run.origin) == 0)
+            and not run.stops_with(run.attempts + 1)
         )
 
-    def _learn(self, first: asyncio.Task[Any], counting: asyncio.Task[Any], seconds: float) -> None:
-        """Tell who wants to know how long the first attempt took to get an answer, or at least would have taken."""
-        record = getattr(self._policy.hedge_after, "record", None)
-        if record is None or first not in self._running:
-            return
-        if first is counting and (first.cancelled() or not self._is_answer(first)):
-            return
-        record(self._run.origin, seconds)
-
-    def _is_answer(self, ended: asyncio.Task[Any]) -> bool:
-        """Has the server answered, and not that it can't?"""
-        error = ended.exception()
-        outcome = Outcome(ended.result()) if error is None else Outcome(None, cast(Exception, error))
-        return (error is None or outcome.status is not None) and not can_be_retried(outcome, self._policy)
+    def _has_answer(self, task: asyncio.Task[Any]) -> bool:
+        return not task.cancelled() and self._guarded.is_answer(_outcome_of(task))
 
     async def _call_off(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Cancel, wait until that is done, and let go of what they have come to all the same."""
-        asking, self._asking = self._asking, None
-        awaited: list[asyncio.Task[Any]] = tasks if asking is None else [*tasks, asking]
+        awaited, asked = list(tasks), self._asked
+        if asked is not None:
+            self._asked = None
+            awaited.append(asked.answer)
+            self._guarded.leave(self._run, asked.entered, failed=None)
         for task in awaited:
             task.cancel()
-        if awaited:
-            # Where the call is cancelled meanwhile, `gather` goes on waiting, and says so then.
-            await asyncio.gather(*awaited, return_exceptions=True)
-        for task in tasks:
-            del self._running[task]
-            if task.cancelled():
-                self._run.ended_beside(None, asyncio.CancelledError)
-            elif (error := task.exception()) is not None:
-                self._run.ended_beside(getattr(error, "status", None), type(error))
-            else:
-                self._run.ended_beside(getattr(task.result(), "status", None), None)
-                _let_go(task.result())
+        try:
+            if awaited:  # Where the call is cancelled meanwhile, `gather` goes on waiting, and says so then.
+                await asyncio.gather(*awaited, return_exceptions=True)
+        finally:
+            for task in tasks:
+                del self._running[task]
+                self._record(task)
+
+    def _record(self, task: asyncio.Task[Any]) -> None:
+        """Have an attempt that lost be among those of the call."""
+        if not task.done():
+            return
+        if task.cancelled():
+            self._run.ended_beside(None, asyncio.CancelledError)
+        else:
+            outcome = _outcome_of(task)
+            self._run.ended_beside(outcome.status, None if outcome.error is None else type(outcome.error))
+            _let_go(outcome.result)
 
 
-async def _answer(asked: Awaitable[bool]) -> bool:
-    return await asked
+class _Asked:
+    """A hedge that a budget was asked for."""
+
+    __slots__ = ("answer", "entered", "failed")
+
+    def __init__(self, answer: asyncio.Task[bool], entered: int, failed: Outcome | None) -> None:
+        self.answer, self.entered, self.failed = answer, entered, failed
+
+
+async def _awaited(answer: Awaitable[bool]) -> bool:
+    return await answer
+
+
+def _outcome_of(task: asyncio.Task[Any]) -> Outcome:
+    error = task.exception()
+    outcome = Outcome(task.result()) if error is None else Outcome(None, cast(Exception, error))
+    outcome.wall = clock.wall()
+    return outcome
 
 
 def _let_go(result: object) -> None:

@@ -128,5 +128,6 @@ class TimeLimit(Scope):
         task, self._task = self._task, None  # It may fail, and its error lead back here.
         # Somebody else may have cancelled it as well, and that is for somebody else to catch.
         is_ours = self._is_over and task is not None and task.uncancel() <= self._cancelling
+        del task  # It may keep the error that is raised here, which leads back.
         if is_ours and isinstance(error, asyncio.CancelledError):
             raise TimeoutError from error

@@ -92,7 +92,8 @@ class RetryPolicy:
     `jitter`."""
 
     stop: Stop | None = None
-    """A tenacity `stop_*` strategy, or a callable of a `RetryCallState`; it only stops earlier than `max_retries`."""
+    """A tenacity `stop_*` strategy, or a callable of a `RetryCallState`; it only stops earlier than `max_retries`.
+    Before an attempt beside one that still runs, it is asked with no outcome."""
 
     statuses: frozenset[int] = frozenset({408, 425, 429, 502, 503, 504})
     """The response statuses that are retried: those by which a server or gateway says "not now". 500 and 501 say "not
@@ -120,8 +121,8 @@ class RetryPolicy:
     aiohttp has limits of its own (300 s for a request)."""
 
     before_retry: BeforeRetry | None = None
-    """A coroutine function that is awaited before each further attempt, with the `RetryEvent` of the attempt that
-    failed; say, to refresh a token after a 401 named in `statuses`. What it raises ends the call."""
+    """A coroutine function that is awaited before each further attempt that follows a failure, with the `RetryEvent` of
+    that; say, to refresh a token after a 401 named in `statuses`. What it raises ends the call."""
 
     on_give_up: OnGiveUp | None = None
     """`"raise"`: a response that was given up on is raised as `GiveUpError`. `"return"`: it is returned, open and
@@ -162,9 +163,9 @@ class RetryPolicy:
         """The same policy but for the named options.
 
         What would contradict a named option gives way to it: a `wait` takes the place of `base_delay`, `max_delay` and
-        `jitter`, one of those that of a `wait`, a `timeout` that of a longer `attempt_timeout`, and either of these
-        that of a `hedge_after` that it doesn't leave room for; a `base_delay` above the old `max_delay` raises that,
-        and a `max_delay` below the old `base_delay` lowers that.
+        `jitter`, one of those that of a `wait`, a `timeout` that of a longer `attempt_timeout`, and either of these, or
+        `max_retries=1`, that of a `hedge_after` that it doesn't leave room for; a `base_delay` above the old
+        `max_delay` raises that, and a `max_delay` below the old `base_delay` lowers that.
         """
         new = _checked(options)
         kept = {name: value for name, value in self._named().items() if not _gives_way(name, value, new)}
@@ -295,6 +296,11 @@ def _refuse_contradictions(policy: RetryPolicy, given: Collection[str]) -> None:
             f"attempt_timeout={policy.attempt_timeout:g} is longer than timeout={policy.timeout:g}, which bounds the"
             " whole call; write a shorter attempt_timeout, or leave it out"
         )
+    if policy.hedge_after is not None and policy.max_retries == 1:
+        raise ValueError(
+            "hedge_after= and max_retries=1 contradict one another, since a hedge is a second attempt; leave one of"
+            " them out, or write max_retries=2"
+        )
     longest = policy.longest_attempt
     if isinstance(policy.hedge_after, float) and longest is not None and policy.hedge_after >= longest:
         raise ValueError(
@@ -312,6 +318,7 @@ def _gives_way(name: str, value: Any, new: dict[str, Any]) -> bool:
             return new.get("timeout") is not None and value > new["timeout"]
         case "hedge_after":
             limits = (new.get("timeout"), new.get("attempt_timeout"))
-            return isinstance(value, float) and any(limit is not None and value >= limit for limit in limits)
+            comes_too_late = any(isinstance(value, float) and limit is not None and value >= limit for limit in limits)
+            return comes_too_late or new.get("max_retries") == 1
         case _:
             return name in _SCHEDULE and new.get("wait") is not None

@@ -23,7 +23,7 @@ class Budget(Protocol):
         ...
 
     def earn(self, origin: str | None) -> None:
-        """Give some back: a call succeeded."""
+        """Give some back: a call ended with a value, or an answer below 500 that is not retried."""
         ...
 
 

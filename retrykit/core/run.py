@@ -118,6 +118,7 @@ class Run:
         "_event",
         "_is_refused",
         "_kwargs",
+        "_not_before",
         "_origin",
         "_plan",
         "_policy",
@@ -149,6 +150,8 @@ class Run:
         """Was the next attempt refused, so that there was none?"""
         self._asked: _Asked | None = None
         """A budget that has to ask elsewhere."""
+        self._not_before = 0.0
+        """The instant until which the server has asked an attempt to wait that failed beside another one."""
         self._redirected = False
         self._calls_before: int | None = None
         self.delay = 0.0
@@ -254,10 +257,20 @@ class Run:
 
     async def ask_budget(self, outcome: object) -> None:
         """Wait for what the budget answers to an attempt that ended so."""
-        assert self._asked is not None
+        asked = self._asked
+        assert asked is not None
+        limit = clock.time_limit(self.time_left())
         try:
-            if not await self._asked.answer:
-                self._asked.decision = GiveUp("budget")
+            try:
+                async with limit:
+                    granted = await asked.answer
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                asked.decision = GiveUp("timeout")
+            else:
+                if not granted:
+                    asked.decision = GiveUp("budget")
         except BaseException:
             if isinstance(outcome, ClientResponse):
                 outcome.close()
@@ -320,9 +333,13 @@ class Run:
             return None
         return max(0.0, self._policy.timeout - (clock.now() - self._started))
 
+    def is_over_with(self) -> None:
+        """What is raised next is what comes out of the call, and no attempt of it."""
+        self._is_refused = True
+
     def refused(self, error: Exception, reason: Reason) -> Exception:
         """The end of a call whose next attempt was refused: it tells of those before, if there were any."""
-        self._is_refused = True
+        self.is_over_with()
         if not self._ended:
             return error
         if self._event is not None:
@@ -339,16 +356,33 @@ class Run:
                 strategies.forget()
         return not can_be_retried(outcome, self._policy)
 
+    def stops_with(self, attempts: int) -> bool:
+        """Does the policy's `stop` allow no more than these, of which one still runs?"""
+        if self._policy.stop is None:
+            return False
+        strategies = self._strategies or self._new_strategies()
+        strategies.see_running(attempts, clock.now() - self._started)
+        return strategies.stops(0.0)
+
     def failed_beside(self, outcome: Outcome) -> None:
         """An attempt failed while another one runs, on which it depends what follows."""
         self.ended_beside(outcome.status, None if outcome.error is None else type(outcome.error))
+        if self._calls_before is not None and self._calls_before != calls.ended:
+            warn_of_stacked_retries(self._plan.place, outcome.value, self._calls_before)
+        self._calls_before = calls.ended
+        if (asked := outcome.asked_delay) is not None:
+            self._not_before = max(self._not_before, clock.now() + asked)
+
+    def tell_that_the_next_begins(self, failed: Outcome) -> None:
+        """Another attempt follows at once on one that failed beside the one that runs."""
         if listeners.told:
-            self._tell(outcome, Retry(0.0), self._policy.max_retries)
+            self._tell(failed, Retry(0.0), self._policy.max_retries)
 
     def ended_beside(self, status: int | None, raised: type[BaseException] | None) -> None:
         """An attempt ended, and it is not the one that counts."""
         call = self._call or self._call_as_described()
         call.attempt += 1
+        call.beside += 1
         self._ended += ((status, raised, clock.now() - self._started, None),)
 
     # --- how it goes about it -------------------------------------------------------------------------------------
@@ -407,7 +441,7 @@ class Run:
                 budget.earn(self.origin)
         elif isinstance(decision, Retry):
             granted = budget.spend(self.origin, throttled=outcome.status == _THROTTLED)
-            if isinstance(granted, bool):
+            if not inspect.isawaitable(granted):
                 return decision if granted else GiveUp("budget")
             self._asked = _Asked(granted, decision)
         return decision
@@ -418,16 +452,21 @@ class Run:
             self._asked = None
             call.attempt -= 1  # It was counted before the budget was asked.
         elif policy.guards_attempts:
-            hold = None if policy.pause is None else policy.pause.hold(self.origin)
-            paused, spread = (0.0, 0.0) if hold is None else (max(0.0, hold.end - clock.now()), hold.spread)
-            call.ahead = Ahead(paused, spread, 0.0 if policy.breaker is None else policy.breaker.open_for(self.origin))
+            now, spread, until = clock.now(), 0.0, self._not_before
+            if policy.pause is not None and (hold := policy.pause.hold(self.origin)) is not None:
+                spread, until = hold.spread, max(until, hold.end)
+            open_for = 0.0 if policy.breaker is None else policy.breaker.open_for(self.origin)
+            call.ahead = Ahead(until - now, spread, open_for) if until > now else Ahead(0.0, 0.0, open_for)
         return asked
 
     def _seen(self, outcome: Outcome, attempt: int, elapsed: float) -> Strategies:
         """The user's strategies, which have seen how an attempt ended."""
-        if self._strategies is None:
-            self._strategies = Strategies(self._policy, self._plan.fn, self._args, self._kwargs, self._started)
-        self._strategies.see(attempt, outcome.result, outcome.error, elapsed)
+        strategies = self._strategies or self._new_strategies()
+        strategies.see(attempt, outcome.result, outcome.error, elapsed)
+        return strategies
+
+    def _new_strategies(self) -> Strategies:
+        self._strategies = Strategies(self._policy, self._plan.fn, self._args, self._kwargs, self._started)
         return self._strategies
 
     def _decide_with_strategies(self, outcome: Outcome, call: Call, policy: RetryPolicy) -> Decision:

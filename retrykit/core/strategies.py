@@ -34,6 +34,11 @@ class Strategies:
         state.outcome_timestamp = state.start_time + elapsed
         self._outcome: object = result if error is None else error
 
+    def see_running(self, attempt: int, elapsed: float) -> None:
+        """Take in that an attempt runs, and so long."""
+        state = self._state
+        state.attempt_number, state.outcome, state.outcome_timestamp = attempt, None, state.start_time + elapsed
+
     def retry_if(self) -> bool:
         """What `retry_if` says of it.
 

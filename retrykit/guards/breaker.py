@@ -6,7 +6,7 @@ from enum import Enum
 from retrykit.core import checks, clock
 from retrykit.core.errors import CircuitOpenError
 from retrykit.core.events import in_seconds
-from retrykit.guards.origins import MOST_ORIGINS, keep, share, whole
+from retrykit.guards.origins import keep, share, whole
 
 _log = logging.getLogger("retrykit")
 
@@ -52,11 +52,14 @@ class CircuitBreaker:
     While the circuit is *closed*, each attempt goes through, and its end is counted. Once `failure_rate` of those of
     the last `window` seconds have failed, and there were `min_attempts`, it is *open*: `CircuitOpenError` is raised at
     once, and nothing is sent. After `open_for` seconds it is *half-open*: so many attempts as `probes` says are let
-    through. Where they all succeed it is closed, with nothing counted; where one fails it is open again.
+    through. Where they all succeed it is closed, with nothing counted; where one fails it is open again; where they
+    take longer than `open_for`, so many more are let through.
 
     What counts as failed is what would be retried, and says that the server is not well: connections that fail,
-    timeouts, 429, 502, 503, 504. Any other answer, such as a 404, is that of a healthy server, and so is what
-    `TryAgain` or `retry_if` refuse. What ended for another reason, such as a cancelled call, is not counted.
+    timeouts, 408, 425, 429, 502, 503, 504. An answer below 500, such as a 404, is that of a healthy server, and so is a
+    value, also one that `retry_if` refuses, and a `TryAgain` that was not raised from a failure. A 500 that is not
+    retried says nothing, and is not counted; nor is what ended for another reason, such as a cancelled call. A server
+    that never answers is noticed where there is an `attempt_timeout` or `timeout`.
 
     Each origin has its circuit (client, helpers, middleware); the calls of decorated coroutines share one. A circuit
     that opens or closes is reported in the log. It may be shared by event loops, not by threads.
@@ -84,12 +87,12 @@ class CircuitBreaker:
         min_attempts: int = 20,
         open_for: float = 5.0,
         probes: int = 1,
-        max_origins: int = MOST_ORIGINS,
+        max_origins: int = 1024,
     ) -> None:
         self.failure_rate = share("failure_rate", failure_rate, 0.5)
-        self.window = checks.limit("window", window)
+        self.window = checks.positive("window", window)
         self.min_attempts = whole("min_attempts", min_attempts)
-        self.cooling = checks.limit("open_for", open_for)
+        self.cooling = checks.positive("open_for", open_for)
         self.probes = whole("probes", probes)
         self._most = whole("max_origins", max_origins)
         self._circuits: dict[str | None, _Circuit] = {}
@@ -108,7 +111,9 @@ class CircuitBreaker:
         if circuit.state is not State.CLOSED:
             self._let_time_pass(origin, circuit)
             left = self._time_left(circuit)
-            if left > 0 or (circuit.state is State.HALF_OPEN and circuit.probing >= self.probes):
+            if circuit.probing >= self.probes and clock.now() - circuit.since >= self.cooling:
+                circuit.probing, circuit.since = 0, clock.now()
+            if left > 0 or circuit.probing >= self.probes:
                 raise CircuitOpenError(origin, left)
             circuit.probing += 1
         return circuit.turns
@@ -126,7 +131,7 @@ class CircuitBreaker:
             return
         if circuit.state is State.HALF_OPEN:
             if failed is None:
-                circuit.probing -= 1  # Another may take its place.
+                circuit.probing = max(0, circuit.probing - 1)  # Another may take its place.
             elif failed:
                 self._turn(origin, circuit, Turn.PROBE_FAILED)
             else:
@@ -170,7 +175,14 @@ class CircuitBreaker:
         opened = circuit.state is State.OPEN
         until = f"; in {in_seconds(self.cooling)} it is tried again" if opened else ""
         level = logging.WARNING if opened else logging.INFO
-        _log.log(level, "the circuit of %s is %s: %s%s", origin, circuit.state.value, turn.value, until)
+        _log.log(
+            level,
+            "the circuit of %s is %s: %s%s",
+            origin or "decorated functions",
+            circuit.state.value,
+            turn.value,
+            until,
+        )
 
 
 class _Circuit:

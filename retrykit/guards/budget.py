@@ -4,7 +4,7 @@ import contextlib
 from typing import Self
 
 from retrykit.core.checks import is_number
-from retrykit.guards.origins import MOST_ORIGINS, share, whole
+from retrykit.guards.origins import share, whole
 
 
 class RetryBudget:
@@ -51,7 +51,7 @@ class RetryBudget:
         cost: float = 14,
         throttling_cost: float | None = None,
         refund: float = 1,
-        max_origins: int = MOST_ORIGINS,
+        max_origins: int = 1024,
     ) -> None:
         self.capacity = _tokens("capacity", capacity)
         self.cost = _tokens("cost", cost)
@@ -68,7 +68,7 @@ class RetryBudget:
         self._left: dict[str | None, float] = {}
 
     @classmethod
-    def ratio(cls, ratio: float = 0.1, *, reserve: float = 10, max_origins: int = MOST_ORIGINS) -> Self:
+    def ratio(cls, ratio: float = 0.1, *, reserve: float = 10, max_origins: int = 1024) -> Self:
         """The same bucket, by the share of retries.
 
         Args:

@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from collections import deque
 
-from retrykit.guards.origins import MOST_ORIGINS, keep, share, whole
+from retrykit.guards.origins import keep, share, whole
 
 
 class LatencyQuantile:
@@ -32,9 +32,7 @@ class LatencyQuantile:
         TypeError: It is no number.
     """
 
-    def __init__(
-        self, quantile: float, *, window: int = 1000, warm_up: int = 100, max_origins: int = MOST_ORIGINS
-    ) -> None:
+    def __init__(self, quantile: float, *, window: int = 1000, warm_up: int = 100, max_origins: int = 1024) -> None:
         self.quantile = share("quantile", quantile, 0.95)
         if quantile == 1:
             raise ValueError("quantile=1 is the slowest of all, which none is slower than; write one such as 0.95")

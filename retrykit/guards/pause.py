@@ -4,10 +4,7 @@ import math
 
 from retrykit.core import checks, clock
 from retrykit.core.protocols import Hold
-from retrykit.guards.origins import MOST_ORIGINS, keep, whole
-
-# A quota of a day has that long a Retry-After; a mistake has any.
-_LONGEST = 3600.0
+from retrykit.guards.origins import keep, whole
 
 
 class OriginPause:
@@ -34,13 +31,13 @@ class OriginPause:
         TypeError: It is no number.
     """
 
-    def __init__(self, *, spread: float = 0.25, longest: float = _LONGEST, max_origins: int = MOST_ORIGINS) -> None:
+    def __init__(self, *, spread: float = 0.25, longest: float = 3600.0, max_origins: int = 1024) -> None:
         if not checks.is_number(spread):
             raise TypeError(f"spread={spread!r} is no number; write a part of the wait, such as spread=0.25")
         if not 0 <= spread < math.inf:
             raise ValueError(f"spread={spread!r} is no part of a wait; write 0 or more, such as spread=0.25")
         self.spread = float(spread)
-        self.longest = checks.limit("longest", longest)
+        self.longest = checks.positive("longest", longest)
         self._most = whole("max_origins", max_origins)
         self._holds: dict[str | None, Hold] = {}
 
@@ -66,4 +63,5 @@ class OriginPause:
         return 0.0 if held is None else max(0.0, held.end - clock.now())
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {len(self._holds)} paused>"
+        paused = sum(hold.end > clock.now() for hold in self._holds.values())
+        return f"<{type(self).__name__}: {paused} paused>"

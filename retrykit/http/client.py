@@ -331,6 +331,11 @@ def _with_default_timeout(policy: RetryPolicy, timeout: float | None, whose: str
             f"attempt_timeout={policy.attempt_timeout:g} is longer than {whose} timeout={timeout:g}, which bounds the"
             " whole call; write a timeout as well, or timeout=None"
         )
+    if timeout is not None and isinstance(policy.hedge_after, float) and policy.hedge_after >= timeout:
+        raise ValueError(
+            f"hedge_after={policy.hedge_after:g} never comes within {whose} timeout={timeout:g}, which bounds the whole"
+            " call; write a timeout as well, or timeout=None"
+        )
     return policy.replace(timeout=timeout)
 
 

@@ -60,12 +60,12 @@ def _describe_fetch(url: StrOrURL, *, session: ClientSession | None = None, **re
     return send.describe("GET", url, request)
 
 
-def _origin(_session: ClientSession, url: StrOrURL, **_: Any) -> str | None:
-    return send.origin_behind(url)
+def _origin(session: ClientSession, url: StrOrURL, **_: Any) -> str | None:
+    return send.origin_behind(session, url)
 
 
-def _origin_of_fetch(url: StrOrURL, **_: Any) -> str | None:
-    return send.origin_behind(url)
+def _origin_of_fetch(url: StrOrURL, *, session: ClientSession | None = None, **_: Any) -> str | None:
+    return send.origin_behind(session, url)
 
 
 @_helper(_describe_get, _origin)

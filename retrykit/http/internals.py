@@ -9,12 +9,19 @@ from typing import Any
 
 from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse, ClientSession
 from aiohttp.payload import Payload
+from yarl import URL
 
 
 def session_middlewares(session: ClientSession) -> Sequence[ClientMiddlewareType] | None:
     """The middlewares of a session, which those of a request take the place of; `None` where they can't be seen."""
     middlewares = getattr(session, "_middlewares", None)
     return middlewares if isinstance(middlewares, Sequence) else None
+
+
+def base_url_of(session: ClientSession) -> URL | None:
+    """What the relative addresses of a session are below; `None` where it has none, or it can't be seen."""
+    base = getattr(session, "_base_url", None)
+    return base if isinstance(base, URL) else None
 
 
 def never_repeat(session: ClientSession) -> None:

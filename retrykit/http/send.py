@@ -29,7 +29,7 @@ from retrykit.core.discard import drain
 from retrykit.core.errors import ResponseError
 from retrykit.core.events import Request, origin_of
 from retrykit.core.policy import RetryOptions, RetryPolicy, Seconds, UntimedOptions
-from retrykit.http.internals import sending_once, session_middlewares
+from retrykit.http.internals import base_url_of, sending_once, session_middlewares
 from retrykit.http.replay import Body, body_of
 
 P = ParamSpec("P")
@@ -209,9 +209,10 @@ def describe(method: str, url: StrOrURL, request: dict[str, Any]) -> Request:
     )
 
 
-def origin_behind(url: StrOrURL) -> str | None:
-    """The origin of an address, for the guards; `None` where it has none."""
-    return origin_of(URL(url))
+def origin_behind(session: ClientSession | None, url: StrOrURL) -> str | None:
+    """The origin that an address leads to, for the guards; `None` where it has none."""
+    base = None if session is None else base_url_of(session)
+    return origin_of(URL(url) if base is None else base.join(URL(url)))
 
 
 def is_idempotent(method: str) -> bool:

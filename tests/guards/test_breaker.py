@@ -127,6 +127,21 @@ def test_a_probe_that_says_nothing_makes_room_for_another(clock):
     assert breaker.state(ORIGIN) is State.CLOSED
 
 
+def test_a_probe_that_hangs_makes_room_for_another_in_the_end(clock):
+    breaker = in_state(State.HALF_OPEN, clock)
+    hanging = breaker.enter(ORIGIN)
+    clock.time += 4.9
+    with pytest.raises(CircuitOpenError):
+        breaker.enter(ORIGIN)
+    clock.time += 0.1
+    another = breaker.enter(ORIGIN)
+    with pytest.raises(CircuitOpenError):
+        breaker.enter(ORIGIN)
+    breaker.leave(ORIGIN, hanging, failed=None)
+    breaker.leave(ORIGIN, another, failed=False)
+    assert breaker.state(ORIGIN) is State.CLOSED
+
+
 def test_what_began_before_a_turn_counts_no_more(clock):
     breaker = CircuitBreaker(min_attempts=2, open_for=5)
     late = [breaker.enter(ORIGIN) for _ in range(4)]
@@ -232,7 +247,7 @@ def test_the_log_tells_of_each_turn(clock, caplog):
     [
         ({"failure_rate": 0}, ValueError, "failure_rate=0 is no share of 1"),
         ({"failure_rate": 50}, ValueError, "failure_rate=50 is no share of 1"),
-        ({"window": 0}, ValueError, "window=0 leaves no time"),
+        ({"window": 0}, ValueError, "window=0 is no length of time; write a number of seconds above 0"),
         ({"min_attempts": 0}, ValueError, "min_attempts=0 is less than 1"),
         ({"open_for": "5 s"}, TypeError, "open_for='5 s' is no time"),
         ({"probes": 0}, ValueError, "probes=0 is less than 1"),

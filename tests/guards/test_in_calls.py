@@ -1,12 +1,17 @@
 """Guards in calls, over real sockets: what each counts, what it refuses, and how they combine."""
 
 import asyncio
+import contextlib
+import contextvars
+import copy
 import gc
 import logging
+import pickle
 import time
 
 import aiohttp
 import pytest
+import tenacity
 
 import retrykit
 from retrykit import (
@@ -28,7 +33,7 @@ from retrykit import (
     retry_http,
 )
 from retrykit.guards.breaker import State
-from retrykit.testing import Disconnect, Reply, Stall
+from retrykit.testing import Disconnect, Reply, ScriptedServer, Stall
 
 # Slow enough to tell it from what is fast, on a busy machine too; no test waits for it.
 SLOW = 30.0
@@ -68,6 +73,24 @@ def budget_of(retries):
 def left_of(budget, origin=None):
     """The retries that it is good for."""
     return budget.left(origin) / budget.cost
+
+
+async def cycles_of(call):
+    """What of retrykit only the garbage collector frees, of a few calls."""
+    await call()
+    gc.collect()
+    gc.disable()
+    try:
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        for _ in range(3):
+            await call()
+        await asyncio.sleep(0.05)
+        gc.collect()
+        return [thing for thing in gc.garbage if type(thing).__module__.startswith("retrykit")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 class AskingElsewhere:
@@ -277,6 +300,19 @@ class TestPause:
         slots = [int((arrival - min(arrivals)) * 10) for arrival in arrivals]
         assert max(slots.count(slot) for slot in slots) < 120
 
+    async def test_those_that_were_told_are_let_go_one_by_one_as_well(self, fetch, scripted_server):
+        scripted_server.script("/limited", *[Reply(429, retry_after=1)] * 60, 200)
+        pause, arrivals = OriginPause(spread=0.5), []
+        retried = retry_http(pause=pause)(fetch)
+
+        async def call():
+            await retried("/limited")
+            arrivals.append(time.monotonic())
+
+        await asyncio.gather(*[call() for _ in range(60)])
+        slots = [int((arrival - min(arrivals)) * 20) for arrival in arrivals]
+        assert max(slots.count(slot) for slot in slots) < 30
+
     async def test_a_call_that_can_not_wait_fails_at_once_and_sends_nothing(self, make_client, scripted_server, events):
         pause = OriginPause()
         pause.begin(scripted_server.url, 20)
@@ -291,7 +327,7 @@ class TestPause:
             with pytest.raises(OriginPausedError) as caught:
                 await client.get("/ok", max_retry_after=5)
             assert caught.value.reason == "retry_after"
-            assert "is longer than max_retry_after= allows, and nothing was sent" in str(caught.value)
+            assert "longer than the 5 s that max_retry_after allows, and nothing was sent" in str(caught.value)
         assert scripted_server.requests() == []
         assert attempts_of(caught.value) == ()
         assert events == []
@@ -389,6 +425,34 @@ class TestPause:
                 pause.begin(scripted_server.url, 10)
                 await client.get_bytes("/ok")
         assert all(9 < wait < 30 for wait in no_waits)
+
+    async def test_an_answer_behind_a_redirect_pauses_the_one_who_gave_it(self, make_client, scripted_server):
+        async with ScriptedServer() as other:
+            scripted_server.script("/it", Reply(302, headers={"Location": other.url + "/there"}))
+            other.script("/there", Reply(503, retry_after=50))
+            pause, breaker = OriginPause(), CircuitBreaker(min_attempts=1)
+            async with make_client(pause=pause, breaker=breaker, max_retries=1) as client:
+                with pytest.raises(GiveUpError):
+                    await client.get("/it")
+            assert pause.left(scripted_server.url) == 0
+            assert pause.left(other.url) == pytest.approx(50, abs=2)
+            assert breaker.state(scripted_server.url) is State.CLOSED
+
+    async def test_a_helper_knows_the_base_url_of_its_session(self, scripted_server):
+        scripted_server.script("/limited", Reply(429, retry_after=50))
+        scripted_server.script("/ok", {"id": 1})
+        pause = OriginPause()
+        policy = RetryPolicy(pause=pause, max_retries=1)
+        async with aiohttp.ClientSession(base_url=scripted_server.url) as session:
+            with pytest.raises(GiveUpError):
+                await retrykit.get(session, "/limited", policy=policy)
+            assert pause.left(scripted_server.url) > 40
+            assert pause.left(None) == 0
+            with pytest.raises(OriginPausedError):
+                await fetch_json("/ok", session=session, policy=policy, timeout=1)
+            async with ScriptedServer() as other, aiohttp.ClientSession(base_url=other.url) as well:
+                other.script("/ok", {"id": 2})
+                assert await fetch_json("/ok", session=well, policy=policy) == {"id": 2}
 
     async def test_a_held_call_can_be_cancelled(self, make_client, scripted_server):
         pause = OriginPause()
@@ -512,6 +576,38 @@ class TestBreaker:
                 await client.get("/it")
         assert breaker.state(scripted_server.url) is State.OPEN
 
+    async def test_what_is_asked_for_because_of_a_failure_is_one(self):
+        breaker = CircuitBreaker(min_attempts=3)
+
+        @retry_http(breaker=breaker, base_delay=0)
+        async def fetch():
+            raise TryAgain from aiohttp.ServerDisconnectedError()
+
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await fetch()
+        assert breaker.state() is State.OPEN
+
+    async def test_a_500_neither_opens_nor_closes_it(self, fetch, scripted_server):
+        scripted_server.script("/broken", 500)
+        breaker = CircuitBreaker(min_attempts=1, open_for=0.05)
+        breaker.leave(None, breaker.enter(None), failed=True)
+        await asyncio.sleep(0.06)
+        for _ in range(2):
+            await retry_http(breaker=breaker)(fetch)("/broken")
+            assert breaker.state() is State.HALF_OPEN
+
+    async def test_refusals_leave_no_cycles(self, fetch):
+        breaker = CircuitBreaker(min_attempts=1)
+        breaker.leave(None, breaker.enter(None), failed=True)
+        for options in ({}, {"hedge_after": 1}):
+            refused = retry_http(breaker=breaker, **options)(fetch)
+
+            async def refuse(refused=refused):
+                with contextlib.suppress(CircuitOpenError):
+                    await refused("/ok")
+
+            assert await cycles_of(refuse) == []
+
     async def test_a_bug_is_not_counted(self):
         breaker = CircuitBreaker(min_attempts=1)
 
@@ -625,6 +721,49 @@ class TestHedging:
         assert no_waits == []
         assert [(event.attempt, event.status, event.delay) for event in events] == [(1, 503, 0.0)]
 
+    async def test_listeners_are_told_of_a_next_one_only_where_it_begins(
+        self, fetch, scripted_server, no_waits, events
+    ):
+        scripted_server.script("/it", Reply(503, delay=0.15), Reply(503, delay=0.25))
+        with pytest.raises(GiveUpError):
+            await retry_http(hedge_after=0.05, max_retries=2)(fetch)("/it")
+        assert [(type(event).__name__, event.attempt) for event in events] == [("GiveUpEvent", 2)]
+
+    async def test_stop_allows_none_beside_either(self, fetch, scripted_server):
+        scripted_server.script("/it", Reply(200, delay=0.3))
+        for stop in (tenacity.stop_after_attempt(1), tenacity.stop_after_delay(0.01), lambda _: True):
+            await retry_http(hedge_after=0.05, stop=stop)(fetch)("/it")
+        assert len(scripted_server.requests()) == 3
+        await retry_http(hedge_after=0.05, stop=tenacity.stop_after_attempt(2))(fetch)("/it")
+        assert len(scripted_server.requests()) == 5
+
+    async def test_what_has_to_happen_before_a_retry_happens(self, session, scripted_server, no_waits):
+        scripted_server.script("/it", Reply(401, delay=0.15), Reply(401, delay=0.25), 200)
+        token = "old"
+
+        async def refresh(event):
+            nonlocal token
+            token = f"new after {event.status}"
+
+        @retry_http(hedge_after=0.05, statuses={401}, before_retry=refresh)
+        async def fetch():
+            return await session.get(scripted_server.url + "/it", headers={"Token": token})
+
+        assert (await fetch()).status == 200
+        sent = [request.headers["Token"] for request in scripted_server.requests()]
+        assert sent == ["old", "old", "new after 401"]
+
+    async def test_a_stack_is_reported(self, fetch, scripted_server):
+        scripted_server.script("/it", Reply(503, delay=0.05))
+        inner = retry_http(max_retries=2, base_delay=0)(fetch)
+
+        @retry_http(hedge_after=0.02, max_retries=3, base_delay=0, exceptions=(GiveUpError,))
+        async def outer():
+            return await inner("/it")
+
+        with pytest.warns(retrykit.StackedRetriesWarning, match="outer"), pytest.raises(GiveUpError):
+            await outer()
+
     async def test_a_copy_that_was_told_to_wait_starts_none(self, fetch, scripted_server):
         scripted_server.script("/it", Reply(200, delay=0.5), Reply(503, retry_after=20), 200)
         response = await retry_http(hedge_after=0.05)(fetch)("/it")
@@ -636,7 +775,27 @@ class TestHedging:
         response = await retry_http(hedge_after=0.05)(fetch)("/it")
         assert response.status == 200
         assert [attempt.status for attempt in attempts_of(response)] == [429, 503, 200]
-        assert no_waits == [2.0]
+        assert no_waits == [1.0]  # of the attempts before, one waited for nothing
+
+    async def test_what_a_copy_was_told_to_wait_is_waited(self, fetch, scripted_server, no_waits):
+        scripted_server.script("/it", Reply(503, delay=0.15, retry_after=9), Reply(503, delay=0.3), 200)
+        response = await retry_http(hedge_after=0.05)(fetch)("/it")
+        assert response.status == 200
+        assert no_waits == [pytest.approx(8.8, abs=0.15)]
+
+    async def test_one_that_fails_is_replaced_once_and_then_there_is_the_backoff(
+        self, session, scripted_server, no_waits
+    ):
+        scripted_server.script("/it", Reply(503, delay=0.15))
+        with pytest.raises(GiveUpError) as caught:
+            await retry_http(hedge_after=0.05, max_retries=7)(lambda: session.get(scripted_server.url + "/it"))()
+        assert len(caught.value.attempts) == 7
+        assert no_waits == [1.0, 2.0]  # after three attempts, and three more
+
+    async def test_one_that_may_come_back_now_is_replaced(self, fetch, scripted_server):
+        scripted_server.script("/it", Stall(), Reply(503, retry_after=0), 200)
+        response = await retry_http(hedge_after=0.05)(fetch)("/it")
+        assert [str(attempt) for attempt in attempts_of(response)] == ["503", "CancelledError", "200"]
 
     async def test_an_answer_that_is_no_success_is_an_answer(self, make_client, scripted_server):
         scripted_server.script("/it", Stall(), 404)
@@ -652,9 +811,6 @@ class TestHedging:
             await retry_http(hedge_after=0.05, max_retries=3, attempt_timeout=0.3)(fetch)("/it")
         assert len(attempts_of(caught.value)) == 3
         assert len(scripted_server.requests()) == 3
-        with pytest.raises(TimeoutError):
-            await retry_http(hedge_after=0.05, max_retries=1, attempt_timeout=0.2)(fetch)("/it")
-        assert len(scripted_server.requests()) == 4
 
     async def test_each_copy_has_a_time_of_its_own(self, fetch, scripted_server):
         scripted_server.script("/it", Stall(), Reply(200, delay=0.35))
@@ -785,6 +941,74 @@ class TestHedging:
         won.release()
         assert not session.connector._acquired
 
+    async def test_it_lets_go_where_it_is_cancelled_while_it_waits_for_the_loser(self, session, scripted_server):
+        scripted_server.script("/it", Stall(), Reply(200, "x" * 100_000, body_delay=SLOW))
+        responses = []
+
+        @retry_http(hedge_after=0.02)
+        async def fetch():
+            try:
+                responses.append(await session.get(scripted_server.url + "/it"))
+                return responses[-1]
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.3)
+                raise
+
+        task = asyncio.create_task(fetch())
+        while not responses:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert responses[0].closed
+        assert not session.connector._acquired
+
+    async def test_a_coroutine_that_is_thrown_away_leaves_no_task(self, fetch, scripted_server):
+        scripted_server.script("/it", Stall())
+        before = asyncio.all_tasks()
+        call = retry_http(hedge_after=5)(fetch)("/it")
+        call.send(None)
+        call.close()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+    async def test_what_is_not_hedged_runs_where_it_was_called(self, fetch, scripted_server):
+        variable = contextvars.ContextVar("variable", default=0)
+
+        async def attempt():
+            variable.set(1)
+
+        await retry_http(hedge_after=5)(attempt)()
+        assert variable.get() == 0
+        await retry_http(hedge_after=5, idempotent=False)(attempt)()
+        assert variable.get() == 1
+        variable.set(0)
+        await retry_http(hedge_after=LatencyQuantile(0.9))(attempt)()
+        assert variable.get() == 1
+
+    async def test_what_the_function_raises_is_no_attempt(self, fetch, scripted_server, events):
+        def after(_):
+            raise TimeoutError("its own")
+
+        with pytest.raises(TimeoutError, match="its own") as caught:
+            await retry_http(hedge_after=after)(fetch)("/it")
+        assert attempts_of(caught.value) == ()
+        assert events == []
+        with pytest.raises(ValueError, match="returned -1"):
+            await retry_http(hedge_after=lambda _: -1)(fetch)("/it")
+
+    async def test_attempts_that_run_out_of_time_leave_no_cycles(self, fetch, scripted_server):
+        scripted_server.script("/it", Stall())
+        timed = retry_http(hedge_after=0.01, timeout=0.05)(fetch)
+
+        async def call():
+            with contextlib.suppress(TimeoutError):
+                await timed("/it")
+
+        assert await cycles_of(call) == []
+
     async def test_it_leaves_no_cycles(self, fetch, scripted_server):
         scripted_server.script("/it", Stall(), 404)
         scripted_server.script("/down", Reply(503, delay=0.1))
@@ -797,23 +1021,13 @@ class TestHedging:
         for path in ("/it", "/down"):
             with pytest.raises(aiohttp.ClientResponseError):
                 await hedged(path)
-        gc.collect()
-        gc.disable()
-        try:
-            gc.set_debug(gc.DEBUG_SAVEALL)
+
+        async def call():
             for path in ("/it", "/down"):
-                try:
+                with contextlib.suppress(aiohttp.ClientResponseError):
                     await hedged(path)
-                except aiohttp.ClientResponseError as error:
-                    assert error.status in (404, 503)
-            await asyncio.sleep(0.05)
-            gc.collect()
-            ours = [thing for thing in gc.garbage if type(thing).__module__.startswith("retrykit")]
-            assert ours == []
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.enable()
+
+        assert await cycles_of(call) == []
 
     async def test_listeners_and_the_log_see_failed_copies(self, make_client, scripted_server, log):
         scripted_server.script("/it", Stall(), 503, 200)
@@ -924,6 +1138,66 @@ class TestCombined:
         assert response.status == 200
         assert len(scripted_server.requests()) == 1
 
+    async def test_an_answer_beside_a_failure_takes_nothing(self, fetch, scripted_server, events):
+        gates, began = [asyncio.Event(), asyncio.Event()], 0
+        budget = budget_of(5)
+
+        @retry_http(hedge_after=0.02, budget=budget)
+        async def fetch_in_turn():
+            nonlocal began
+            number = began
+            began += 1
+            await gates[number].wait()
+            if number == 0:
+                raise aiohttp.ServerDisconnectedError
+            return "done"
+
+        task = asyncio.create_task(fetch_in_turn())
+        while began < 2:
+            await asyncio.sleep(0.01)
+        for gate in gates:  # both end in the same turn of the loop
+            gate.set()
+        assert await task == "done"
+        assert left_of(budget) == pytest.approx(4.1)
+        assert (began, events) == (2, [])
+
+    async def test_an_answer_of_the_budget_that_comes_too_late_ends_the_call(self, fetch, scripted_server, events):
+        scripted_server.script("/down", Reply(503, "why"))
+        budget = AskingElsewhere(True, seconds=SLOW)
+        with pytest.raises(GiveUpError) as caught:
+            await asyncio.wait_for(retry_http(budget=budget, timeout=0.3, base_delay=0)(fetch)("/down"), 10)
+        assert caught.value.reason == "timeout"
+        assert caught.value.status == 503
+        assert [event.reason for event in events] == ["timeout"]
+
+    async def test_what_a_budget_raises_comes_out(self, fetch, scripted_server):
+        scripted_server.script("/down", 503)
+
+        class Broken(AskingElsewhere):
+            async def spend(self, origin, *, throttled):
+                raise TimeoutError("its own")
+
+        with pytest.raises(TimeoutError, match="its own"):
+            await retry_http(budget=Broken(), timeout=20)(fetch)("/down")
+
+    async def test_a_budget_may_answer_with_anything_true(self, fetch, scripted_server):
+        class Ones(RetryBudget):
+            def spend(self, origin=None, *, throttled=False):
+                return int(super().spend(origin, throttled=throttled))
+
+        scripted_server.script("/down", 503)
+        with pytest.raises(GiveUpError) as caught:
+            await retry_http(budget=Ones(14), base_delay=0)(fetch)("/down")
+        assert (caught.value.reason, len(caught.value.attempts)) == ("budget", 2)
+
+    async def test_a_circuit_that_outlasts_the_pause_ends_the_call_at_once(self, make_client, scripted_server):
+        pause, breaker = OriginPause(), CircuitBreaker(min_attempts=1, open_for=30)
+        breaker.leave(scripted_server.url, breaker.enter(scripted_server.url), failed=True)
+        pause.begin(scripted_server.url, 20)
+        async with make_client(pause=pause, breaker=breaker, timeout=None) as client:
+            with pytest.raises(CircuitOpenError):
+                await asyncio.wait_for(client.get("/ok"), 10)
+
     async def test_hedges_are_counted_by_the_breaker(self, fetch, scripted_server):
         scripted_server.script("/it", Reply(503, delay=0.3))
         breaker = CircuitBreaker(min_attempts=2)
@@ -942,11 +1216,12 @@ class TestCombined:
 
     async def test_a_probe_is_not_hedged_past_the_probes(self, fetch, scripted_server):
         scripted_server.script("/it", Reply(200, delay=0.3))
-        breaker = CircuitBreaker(min_attempts=1, open_for=0.01)
+        breaker, budget = CircuitBreaker(min_attempts=1, open_for=0.6), budget_of(3)
         breaker.leave(None, breaker.enter(None), failed=True)
-        await asyncio.sleep(0.02)
-        response = await retry_http(hedge_after=0.05, breaker=breaker)(fetch)("/it")
+        await asyncio.sleep(0.61)
+        response = await retry_http(hedge_after=0.05, breaker=breaker, budget=budget)(fetch)("/it")
         assert response.status == 200
+        assert left_of(budget) == 3
         assert len(scripted_server.requests()) == 1
         assert breaker.state() is State.CLOSED
 
@@ -1017,7 +1292,7 @@ class TestOptions:
             ({"budget": 0.1}, TypeError, "budget=0.1 has no method spend(); write budget=RetryBudget()"),
             ({"pause": 2}, TypeError, "pause=2 has no method begin(); write pause=OriginPause()"),
             ({"breaker": OriginPause()}, TypeError, "breaker=<OriginPause: 0 paused> has no method enter()"),
-            ({"hedge_after": 0}, ValueError, "hedge_after=0 leaves no time"),
+            ({"hedge_after": 0}, ValueError, "hedge_after=0 is no length of time; write a number of seconds above 0"),
             ({"hedge_after": "p95"}, TypeError, "hedge_after='p95' is no time"),
             ({"hedge_after": LatencyQuantile}, TypeError, "hedge_after=LatencyQuantile is a class"),
             ({"hedge_after": asyncio.sleep}, TypeError, "hedge_after=sleep is asynchronous"),
@@ -1041,6 +1316,26 @@ class TestOptions:
         assert policy.replace(attempt_timeout=3).hedge_after is None
         assert policy.replace(timeout=4).hedge_after == 3
 
+    def test_a_hedge_needs_a_second_attempt(self):
+        with pytest.raises(ValueError, match="hedge_after= and max_retries=1 contradict one another"):
+            RetryPolicy(hedge_after=3, max_retries=1)
+        assert RetryPolicy(hedge_after=3).replace(max_retries=1).hedge_after is None
+
+    def test_a_clients_own_timeout_drops_no_hedge_silently(self):
+        with pytest.raises(ValueError, match="hedge_after=40 never comes within a client's default timeout=30"):
+            AsyncHTTPClient("https://api.example.com", hedge_after=40)
+        client = AsyncHTTPClient("https://api.example.com", hedge_after=40, timeout=None)
+        assert client.policy.hedge_after == 40
+
+    @pytest.mark.parametrize(
+        "error",
+        [CircuitOpenError("https://a.example", 2.0), OriginPausedError("https://a.example", 2.0, "timeout", 1.0)],
+    )
+    def test_the_errors_can_be_copied_and_pickled(self, error):
+        for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+            assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
+        assert getattr(error, "errno", None) is None
+
     def test_a_policy_is_still_a_value(self):
         budget = RetryBudget()
         assert RetryPolicy(budget=budget) == RetryPolicy(budget=budget)
@@ -1052,6 +1347,6 @@ class TestOptions:
         assert issubclass(CircuitOpenError, aiohttp.ClientError)
         assert issubclass(OriginPausedError, aiohttp.ClientError)
         assert issubclass(OriginPausedError, TimeoutError)
-        assert "this function is paused" in str(OriginPausedError(None, 1, "timeout"))
+        assert "this function is paused" in str(OriginPausedError(None, 1, "timeout", 0.5))
         assert "this function is open for 1 s more" in str(CircuitOpenError(None, 1))
         assert retrykit.Budget

@@ -64,7 +64,7 @@ def test_of_many_origins_the_one_that_began_first_is_forgotten(clock):
         ({"spread": -1}, ValueError, "spread=-1 is no part of a wait; write 0 or more, such as spread=0.25"),
         ({"spread": float("inf")}, ValueError, "spread=inf is no part of a wait"),
         ({"spread": "some"}, TypeError, "spread='some' is no number; write a part of the wait, such as spread=0.25"),
-        ({"longest": 0}, ValueError, "longest=0 leaves no time"),
+        ({"longest": 0}, ValueError, "longest=0 is no length of time"),
         ({"max_origins": 0}, ValueError, "max_origins=0 is less than 1"),
     ],
 )

@@ -19,7 +19,7 @@ WIDE = {"success", "statuses", "exceptions", "giving-up"}
 
 _OUR_COLOR, _OTHER_COLOR, _TEXT_COLOR = "#1d6fb8", "#b3b9c2", "#22272e"
 
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -36,7 +36,7 @@ _STYLE: dict[str, Any] = {
 def draw(report: Report, path: Path) -> None:
     """Write the picture, in the format that the path's suffix says."""
     figures = {figure.name: figure for figure in report.figures}
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # it wants the names as literals
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # it wants the names as literals
         canvas = Canvas(figsize=(9, 10.5), layout="constrained")
         grid = canvas.subplots(len(PANELS) // 2, 2, sharex="row")
         for axes, name in zip(grid.flat, PANELS, strict=True):

@@ -14,7 +14,7 @@ from email.utils import formatdate
 
 from aiohttp import ClientResponse, ClientSession
 
-from benchmarks import ROOT
+from benchmarks.process import process_with_port
 
 BODY = b'{"id": 123, "name": "Ada"}'
 BUSY = b'{"error": "busy"}'
@@ -89,18 +89,8 @@ async def _serve() -> None:
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[str]:
     """A running server: its URL."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.server", stdin=pipe, stdout=pipe, cwd=ROOT
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        port = int(await process.stdout.readline())
+    async with process_with_port("-m", "benchmarks.server") as port:
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.stdin.close()
-        await process.wait()
 
 
 async def fetched_responses() -> tuple[ClientResponse, ClientResponse]:

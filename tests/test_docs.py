@@ -62,6 +62,7 @@ SCRIPTS: dict[tuple[str, str | None], tuple[testing.Step, ...]] = {
     ("/me", None): (401, USER),
     ("/job", None): ({"state": "pending"}, {"state": "pending"}, {"state": "done"}),
     ("/slow", None): (Reply(body=USER, delay=0.3),),
+    ("/search", None): (Reply(body=USER, delay=0.3), USER),
 }
 
 
@@ -405,6 +406,16 @@ def test_the_middleware_example() -> None:
         "Ada came after 1 call, 3 attempts and 3 requests",
         "POST /orders answered 504 after 1 request",
         "POST /orders answered 200 after 2 requests with 1 key",
+    ]
+
+
+def test_the_outage_example() -> None:
+    assert run_example("outage.py").splitlines() == [
+        "no guard: 60 requests (20 attempts)",
+        "budget: 22 requests (1 attempts, 19 budget)",
+        "breaker: 5 requests (1 attempts, 1 circuit_open, 18 unsent by circuit_open)",
+        "pause: 1 request (1 timeout, 19 unsent by timeout)",
+        "pause, a call that can wait: [{'id': 123}]",
     ]
 
 

@@ -609,7 +609,7 @@ class TestBreaker:
             assert await cycles_of(refuse) == []
 
     async def test_a_bug_is_not_counted(self):
-        breaker = CircuitBreaker(min_attempts=1)
+        breaker = CircuitBreaker(min_attempts=1, open_for=0.05)
 
         @retry_http(breaker=breaker)
         async def fail():
@@ -618,6 +618,25 @@ class TestBreaker:
         with pytest.raises(KeyError):
             await fail()
         assert breaker.state() is State.CLOSED
+        breaker.leave(None, breaker.enter(None), failed=True)
+        await asyncio.sleep(0.06)
+        with pytest.raises(KeyError):
+            await fail()
+        assert breaker.state() is State.HALF_OPEN
+
+    @pytest.mark.parametrize("hedge_after", [None, 0.2])
+    async def test_no_attempt_begins_after_the_end(self, fetch, scripted_server, hedge_after):
+        scripted_server.script("/down", 503, 200)
+
+        def late(state):
+            time.sleep(0.3)
+            return False
+
+        options = {"breaker": CircuitBreaker(), "hedge_after": hedge_after, "stop": late}
+        with pytest.raises(TimeoutError) as caught:
+            await retry_http(timeout=0.25, base_delay=0.01, **options)(fetch)("/down")
+        assert [attempt.status for attempt in attempts_of(caught.value)] == [503]
+        assert len(scripted_server.requests()) == 1
 
     async def test_half_open_it_tries_with_one_attempt_at_a_time(self, make_client, scripted_server, no_waits):
         scripted_server.script("/ok", Reply(200, delay=0.2))
@@ -889,6 +908,33 @@ class TestHedging:
             with pytest.raises(GiveUpError):
                 await client.get_bytes("/down", base_delay=0)
             assert len(recorded) == 21  # a failure that came fast is no fast answer
+
+    async def test_failures_teach_it_nothing_before_the_first_hedge_either(self, make_client, scripted_server):
+        scripted_server.script("/down", 503)
+        latency = LatencyQuantile(0.9, warm_up=1)
+        async with make_client(hedge_after=latency) as client:
+            with pytest.raises(GiveUpError):
+                await client.get_bytes("/down", base_delay=0)
+        assert latency(scripted_server.url) is None
+
+    async def test_two_that_fail_in_one_turn_are_two_attempts(self):
+        gate, began = asyncio.Event(), 0
+
+        @retry_http(hedge_after=0.02, max_retries=3, base_delay=0)
+        async def fail():
+            nonlocal began
+            began += 1
+            if began < 3:
+                await gate.wait()
+            raise aiohttp.ServerDisconnectedError(f"attempt {began}")
+
+        task = asyncio.create_task(fail())
+        while began < 2:
+            await asyncio.sleep(0.01)
+        gate.set()
+        with pytest.raises(aiohttp.ServerDisconnectedError) as caught:
+            await task
+        assert (began, len(attempts_of(caught.value))) == (3, 3)
 
     async def test_a_cancelled_call_leaves_nothing_behind(self, session, scripted_server):
         scripted_server.script("/it", Stall())

@@ -1,18 +1,24 @@
 """The arguments, and the way to the commands."""
 
-import math
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata, util
+from pathlib import Path
+from typing import Any
 
-from retrykit.cli import get
-from retrykit.core.policy import RetryPolicy
+from retrykit.cli import get, values
+from retrykit.core.backoff import JITTERS
+from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.http.client import DEFAULT_TIMEOUT
 
 _CANT_RUN = 2
 # What a shell reports of a command that SIGINT ended: 128 + 2.
 _INTERRUPTED = 130
+
+# What `simulate` takes unless told otherwise: its callers have less patience than the server has queue.
+_SIMULATED = RetryPolicy(max_retries=4, jitter="full", attempt_timeout=1.0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +59,22 @@ def _parser() -> ArgumentParser:
             formatter_class=RawDescriptionHelpFormatter,
         )
     )
+    _add_plan_arguments(
+        commands.add_parser(
+            "plan",
+            help="show the waits of a policy",
+            description="Show how long a policy waits between attempts, and how long a whole call can take.",
+        )
+    )
+    _add_simulate_arguments(
+        commands.add_parser(
+            "simulate",
+            help="put policies through an outage, a burst and an overload",
+            description="Run many calls through an outage, a burst and an overload of a server of limited capacity, on"
+            " a virtual clock: without retries, with plain ones, and with guards that keep them from making it worse."
+            " The same arguments give the same numbers.",
+        )
+    )
     return parser
 
 
@@ -68,35 +90,78 @@ def _version() -> str:
         return "(not installed)"
 
 
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
 def _add_get_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="where to; without a scheme, http:// is put before it")
-    parser.add_argument(
-        "--max-retries",
-        type=_attempts,
-        metavar="N",
-        default=RetryPolicy.max_retries,
-        help="attempts in total, the first included; 1 never retries (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--base-delay",
-        type=_seconds,
-        metavar="SECONDS",
-        default=RetryPolicy.base_delay,
-        help="the wait before the second attempt; each later one is twice as long (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=_limit,
-        metavar="SECONDS",
-        default=DEFAULT_TIMEOUT,
-        help="for the whole call, attempts and waits together (default: %(default)g)",
-    )
+    _add_schedule(parser, RetryPolicy(), values.attempts)
+    _add(parser, "--timeout SECONDS", values.limit, "for the whole call, attempts and waits together", DEFAULT_TIMEOUT)
     parser.set_defaults(run=_get)
 
 
+def _add_plan_arguments(parser: ArgumentParser) -> None:
+    policy = RetryPolicy()
+    _add_schedule(parser, policy, values.few_attempts)
+    _add(parser, "--max-delay SECONDS", values.seconds, "the longest single wait", policy.max_delay)
+    _add_jitter_and_limits(parser, policy)
+    _add_plot(parser, "the waits, and when the attempts begin")
+    parser.set_defaults(run=_plan, refuse=parser.error)
+
+
+def _add_simulate_arguments(parser: ArgumentParser) -> None:
+    _add(parser, "--clients N", values.count, "callers", 1000)
+    _add(parser, "--processes N", values.count, "that they are spread over, each with guards of its own", 10)
+    _add(parser, "--rate N", values.per_second, "calls per second, of all callers together", 600)
+    _add(parser, "--capacity N", values.per_second, "requests per second of the server", "the rate / 0.6")
+    _add(parser, "--queue N", values.whole, "requests that may wait there", "what it serves in 1.2 s")
+    _add(parser, "--duration SECONDS", values.limit, "of the simulation", 60)
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    what = "when all requests are answered 503"
+    _add(parser, "--outage START-END", values.outage, what, "10-15", **several)
+    what = "when there are F times as many calls; where one of these two is given, the other has no default"
+    _add(parser, "--overload START-ENDxF", values.overload, what, "30-31x4 40-45x2.5", **several)
+    _add(parser, "--failure-rate SHARE", values.share, "of the requests, at random, that are answered 503", 0)
+    _add(parser, "--retry-after SECONDS", values.seconds, "that the server sends with each 503; 0 is none", 1)
+    _add_schedule(parser, _SIMULATED, values.attempts)
+    _add_jitter_and_limits(parser, _SIMULATED)
+    _add(parser, "--seed N", values.whole, "of the random numbers", 1)
+    _add_plot(parser, "load and goodput over time")
+    parser.set_defaults(run=_simulate, refuse=parser.error)
+
+
+def _add_schedule(parser: ArgumentParser, policy: RetryPolicy, attempts: Callable[[str], int]) -> None:
+    what = "attempts in total, the first included; 1 never retries"
+    _add(parser, "--max-retries N", attempts, what, policy.max_retries)
+    what = "the wait before the second attempt; each later one is twice as long"
+    _add(parser, "--base-delay SECONDS", values.seconds, what, policy.base_delay)
+
+
+def _add_jitter_and_limits(parser: ArgumentParser, policy: RetryPolicy) -> None:
+    what = f"the randomness of the waits: {', '.join(JITTERS)}"
+    _add(parser, "--jitter KIND", str, what, policy.jitter, choices=JITTERS)
+    _add(parser, "--timeout SECONDS", values.limit, "for the whole call", policy.timeout or "none")
+    _add(parser, "--attempt-timeout SECONDS", values.limit, "for each attempt", policy.attempt_timeout or "none")
+
+
+def _add_plot(parser: ArgumentParser, what: str) -> None:
+    parser.add_argument("--plot", type=values.picture, metavar="FILE", help=f"draw {what}, to FILE.png or FILE.svg")
+
+
+def _add(
+    parser: ArgumentParser, usage: str, kind: Callable[[str], Any], what: str, default: float | str, **more: Any
+) -> None:
+    """Add an option, which is `None` where it is not given: the default is only shown."""
+    name, metavar = usage.split()
+    shown = default if isinstance(default, str) else f"{default:g}"
+    parser.add_argument(name, type=kind, metavar=metavar, help=f"{what} (default: {shown})", **more)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
 def _demo(_: Namespace) -> int:
-    if util.find_spec("rich") is None:
-        print("retrykit: the demo prints with rich; install it: pip install 'retrykit[cli]'", file=sys.stderr)
+    if not _is_there("rich", "the demo prints with rich", "cli"):
         return _CANT_RUN
     from retrykit.cli import demo  # noqa: PLC0415 - it needs rich, and `get` has to work without
 
@@ -104,33 +169,80 @@ def _demo(_: Namespace) -> int:
 
 
 def _get(arguments: Namespace) -> int:
-    policy = RetryPolicy(
-        max_retries=arguments.max_retries,
-        base_delay=arguments.base_delay,
-        max_delay=max(RetryPolicy.max_delay, arguments.base_delay),
-        timeout=arguments.timeout,
-    )
-    return get.run(arguments.url, policy)
+    return get.run(arguments.url, RetryPolicy(timeout=DEFAULT_TIMEOUT).replace(**_given(arguments)))
 
 
-def _attempts(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no number of attempts; 1 is a single one, without retries")
-    return int(text)
+def _plan(arguments: Namespace) -> int:
+    if not _can_show(arguments):
+        return _CANT_RUN
+    from retrykit.cli import plan  # noqa: PLC0415 - as above
+
+    policy = _policy(arguments, RetryPolicy())
+    waits = plan.run(policy)
+    if arguments.plot is None:
+        return 0
+    from retrykit.cli import plot  # noqa: PLC0415 - it needs matplotlib
+
+    return _save(partial(plot.draw_plan, policy, waits), arguments.plot)
 
 
-def _seconds(text: str) -> float:
+def _simulate(arguments: Namespace) -> int:
+    if not _can_show(arguments):
+        return _CANT_RUN
+    from retrykit.cli import simulate  # noqa: PLC0415 - as above
+
+    policies = simulate.compared(_policy(arguments, _SIMULATED))
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ArgumentTypeError(f"{text!r} is no time; give a number of seconds, such as 2.5")
-    return seconds
+        scenario = simulate.scenario_of(arguments)
+    except ValueError as error:
+        arguments.refuse(str(error))
+        raise
+    results = simulate.run(scenario, policies, 1 if arguments.seed is None else arguments.seed)
+    if arguments.plot is None:
+        return 0
+    from retrykit.cli import plot  # noqa: PLC0415 - as above
+
+    return _save(partial(plot.draw_simulation, results), arguments.plot)
 
 
-def _limit(text: str) -> float:
-    seconds = _seconds(text)
-    if seconds == 0:
-        raise ArgumentTypeError(f"{text!r} leaves no time for an attempt; give a number of seconds above 0")
-    return seconds
+def _policy(arguments: Namespace, default: RetryPolicy) -> RetryPolicy:
+    try:
+        return default.replace(**_given(arguments))
+    except ValueError as error:
+        arguments.refuse(str(error))
+        raise
+
+
+def _given(arguments: Namespace) -> RetryOptions:
+    """The options of a policy that were given. Where that is a long first wait, later ones may be as long."""
+    given: Any = {name: value for name, value in vars(arguments).items() if name in RetryOptions.__annotations__}
+    options: Any = {name: value for name, value in given.items() if value is not None}
+    if "base_delay" in options:
+        options.setdefault("max_delay", max(RetryPolicy.max_delay, options["base_delay"]))
+    chosen: RetryOptions = options
+    return chosen
+
+
+def _is_there(module: str, what: str, extra: str) -> bool:
+    """Is a module of an extra installed? If not, say how to get it."""
+    if util.find_spec(module) is None:
+        print(f"retrykit: {what}; install it: pip install 'retrykit[{extra}]'", file=sys.stderr)
+        return False
+    return True
+
+
+def _can_show(arguments: Namespace) -> bool:
+    return _is_there("rich", "the table is printed with rich", "cli") and (
+        arguments.plot is None or _is_there("matplotlib", "the picture is drawn with matplotlib", "plot")
+    )
+
+
+def _save(draw: Callable[[Path], None], path: Path) -> int:
+    """Draw a picture; the exit code."""
+    try:
+        draw(path)
+    except OSError as error:
+        print(f"retrykit: the picture could not be written to {path}: {error.strerror}", file=sys.stderr)
+        return _CANT_RUN
+    print(f"The picture is in {path}.")
+    return 0

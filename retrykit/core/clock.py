@@ -69,6 +69,11 @@ key: Callable[[], str] = _clocks[-1].key
 """A text that nobody else has: a random UUID."""
 
 
+def seeded(seed: object) -> Callable[[], float]:
+    """What draws numbers in [0, 1) that are the same for the same seed, in any process."""
+    return random.Random(str(seed)).random  # noqa: S311 - no secret depends on it.
+
+
 def time_limit(seconds: float | None) -> asyncio.Timeout:
     """Cancel what runs inside after so many real seconds, and raise `TimeoutError` in its place; `None` never does."""
     return asyncio.timeout(seconds)

@@ -283,12 +283,12 @@ class _Race:
             self._begin_another(failed)
 
     def _begin_another(self, failed: Outcome | None) -> None:
-        """Begin an attempt beside the one that runs, if there may be one, and the budget has enough for it.
+        """Begin an attempt beside the only one that runs, if there may be one, and the budget has enough for it.
 
         Args:
             failed: In whose place.
         """
-        if self._asked is not None or not self._may_begin():
+        if not self._may_begin():
             return
         try:
             entered = self._guarded.enter(self._run)
@@ -335,14 +335,12 @@ class _Race:
             self._guarded.leave(self._run, entered, failed=failed)
 
     def _may_begin(self) -> bool:
-        run, pause, breaker = self._run, self._policy.pause, self._policy.breaker
+        run, pause, attempts = self._run, self._policy.pause, self._run.attempts + 1
         return (
-            len(self._running) == 1
-            and run.attempts + 1 < run.most_attempts
-            and run.time_left() != 0
+            attempts < run.most_attempts
             and (pause is None or pause.hold(run.origin) is None)
-            and (breaker is None or breaker.open_for(run.origin) == 0)
-            and not run.stops_with(run.attempts + 1)
+            and not run.stops_with(attempts)
+            and run.time_left() != 0
         )
 
     def _has_answer(self, task: asyncio.Task[Any]) -> bool:

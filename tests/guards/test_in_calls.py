@@ -108,6 +108,16 @@ class AskingElsewhere:
         self.earned += 1
 
 
+class _NothingLeft:
+    """A budget that is used up."""
+
+    def spend(self, origin, *, throttled):
+        return False
+
+    def earn(self, origin):
+        """Nothing changes."""
+
+
 class TestBudget:
     async def test_it_ends_calls_that_it_has_not_enough_for(self, fetch, scripted_server, no_waits, events):
         scripted_server.script("/down", 503)
@@ -740,6 +750,21 @@ class TestHedging:
         assert no_waits == []
         assert [(event.attempt, event.status, event.delay) for event in events] == [(1, 503, 0.0)]
 
+    async def test_the_response_of_a_copy_that_failed_is_let_go(self, session, scripted_server):
+        scripted_server.script("/it", Stall(), Reply(503, "x" * 100_000, body_delay=SLOW), 200)
+        responses = []
+
+        @retry_http(hedge_after=0.05)
+        async def fetch():
+            responses.append(await session.get(scripted_server.url + "/it"))
+            return responses[-1]
+
+        won = await fetch()
+        assert [response.status for response in responses] == [503, 200]
+        assert responses[0].closed
+        won.release()
+        assert not session.connector._acquired
+
     async def test_listeners_are_told_of_a_next_one_only_where_it_begins(
         self, fetch, scripted_server, no_waits, events
     ):
@@ -1288,6 +1313,48 @@ class TestCombined:
         assert response.status == 200
         assert breaker.refused == 1
         assert [attempt.status for attempt in attempts_of(response)] == [503, 200]
+
+    @pytest.mark.parametrize(
+        "budget",
+        [AskingElsewhere(False, seconds=0.01), AskingElsewhere(True, seconds=SLOW), _NothingLeft()],
+        ids=["refuses later", "never answers", "refuses"],
+    )
+    async def test_a_hedge_that_the_budget_refuses_is_no_probe(self, fetch, scripted_server, budget):
+        scripted_server.script("/it", Reply(500, delay=0.2))
+        breaker = CircuitBreaker(min_attempts=1, open_for=0.6, probes=2)
+        breaker.leave(None, breaker.enter(None), failed=True)
+        await asyncio.sleep(0.61)
+        response = await asyncio.wait_for(
+            retry_http(hedge_after=0.02, breaker=breaker, budget=budget)(fetch)("/it"), 10
+        )
+        assert response.status == 500
+        assert len(scripted_server.requests()) == 1
+        assert breaker.state() is State.HALF_OPEN
+        breaker.enter(None)
+        breaker.enter(None)
+        with pytest.raises(CircuitOpenError):
+            breaker.enter(None)
+
+    async def test_what_happens_while_the_budget_is_asked_counts(self, fetch, scripted_server):
+        scripted_server.script("/it", Reply(200, delay=0.4))
+        pause, budget = OriginPause(), AskingElsewhere(True, seconds=0.2)
+        call = asyncio.create_task(retry_http(hedge_after=0.02, pause=pause, budget=budget)(fetch)("/it"))
+        await asyncio.sleep(0.1)
+        pause.begin(None, 50)
+        assert (await call).status == 200
+        assert len(scripted_server.requests()) == 1
+
+    async def test_no_hedge_begins_after_the_end(self, fetch, scripted_server):
+        scripted_server.script("/it", Stall())
+
+        def late(state):
+            time.sleep(0.3)
+            return False
+
+        with pytest.raises(TimeoutError):
+            await retry_http(hedge_after=0.05, timeout=0.25, stop=late)(fetch)("/it")
+        await asyncio.sleep(0.05)
+        assert len(scripted_server.requests()) == 1
 
     async def test_a_paused_origin_is_not_hedged(self, fetch, scripted_server):
         scripted_server.script("/it", Reply(200, delay=0.3))

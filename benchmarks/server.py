@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
 
 from aiohttp import ClientResponse, ClientSession
@@ -61,10 +61,11 @@ _UNAVAILABLE = _answer(b"503 Service Unavailable", BUSY)
 
 
 class _Connection(asyncio.Protocol):
-    """Answers GETs, and knows of no other requests: a request ends where its headers do."""
+    """Knows of GETs alone: a request ends where its headers do."""
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, get: Callable[[bytes, asyncio.Transport], None]) -> None:
+        self._get = get
+        """Takes the path, and where to write the answer to."""
         self._unread = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,16 +75,21 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *requests, self._unread = (self._unread + data).split(b"\r\n\r\n")
         for request in requests:
-            path = request.split(b" ", 2)[1]
-            self._transport.write(self._tally.answer(path))
+            self._get(request.split(b" ", 2)[1], self._transport)
+
+
+async def serve(get: Callable[[bytes, asyncio.Transport], None]) -> None:
+    """Serve GETs on 127.0.0.1, until the standard input ends; the port is printed."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(get), "127.0.0.1", 0, backlog=1000)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.read)
 
 
 async def _serve() -> None:
     tally = Tally()
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(tally), "127.0.0.1", 0)
-    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
-    await asyncio.to_thread(sys.stdin.read)
+    await serve(lambda path, client: client.write(tally.answer(path)))
 
 
 @contextlib.asynccontextmanager

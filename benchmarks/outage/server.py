@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.outage.scenarios import WINDOW, Scenario, Span
 from benchmarks.process import process_with_port
+from benchmarks.server import serve
 
 
 def _answer(status: bytes, body: bytes) -> bytes:
@@ -92,31 +93,8 @@ class _Server:
             self._loop.call_at(self._done, self._work)
 
 
-class _Connection(asyncio.Protocol):
-    """Knows of GETs alone: a request ends where its headers do."""
-
-    def __init__(self, server: _Server) -> None:
-        self._server = server
-        self._unread = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        *requests, self._unread = (self._unread + data).split(b"\r\n\r\n")
-        for request in requests:
-            self._server.get(request.split(b" ", 2)[1], self._transport)
-
-
 async def _serve(scenario: Scenario) -> None:
-    server = _Server(scenario)
-    listening = await asyncio.get_running_loop().create_server(
-        lambda: _Connection(server), "127.0.0.1", 0, backlog=1000
-    )
-    sys.stdout.write(f"{listening.sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
-    await asyncio.to_thread(sys.stdin.read)
+    await serve(_Server(scenario).get)
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ from enum import Enum
 from retrykit.core import checks, clock
 from retrykit.core.errors import CircuitOpenError
 from retrykit.core.events import in_seconds
+from retrykit.core.policy import Seconds
 from retrykit.guards.origins import keep, share, whole
 
 _log = logging.getLogger("retrykit")
@@ -83,9 +84,9 @@ class CircuitBreaker:
         self,
         *,
         failure_rate: float = 0.5,
-        window: float = 10.0,
+        window: Seconds = 10.0,
         min_attempts: int = 20,
-        open_for: float = 5.0,
+        open_for: Seconds = 5.0,
         probes: int = 1,
         max_origins: int = 1024,
     ) -> None:

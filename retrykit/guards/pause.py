@@ -3,6 +3,7 @@
 import math
 
 from retrykit.core import checks, clock
+from retrykit.core.policy import Seconds
 from retrykit.core.protocols import Hold
 from retrykit.guards.origins import keep, whole
 
@@ -31,7 +32,7 @@ class OriginPause:
         TypeError: It is no number.
     """
 
-    def __init__(self, *, spread: float = 0.25, longest: float = 3600.0, max_origins: int = 1024) -> None:
+    def __init__(self, *, spread: float = 0.25, longest: Seconds = 3600.0, max_origins: int = 1024) -> None:
         if not checks.is_number(spread):
             raise TypeError(f"spread={spread!r} is no number; write a part of the wait, such as spread=0.25")
         if not 0 <= spread < math.inf:

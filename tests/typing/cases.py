@@ -8,11 +8,19 @@ from typing import Any, Protocol, TypeVar, assert_type
 import tenacity
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
 
+import retrykit.redis
 from retrykit import (
     TRANSIENT_ERRORS,
     AsyncHTTPClient,
     Attempt,
+    Breaker,
+    Budget,
+    CircuitBreaker,
     GiveUpError,
+    LatencyQuantile,
+    OriginPause,
+    Pause,
+    RetryBudget,
     RetryEvent,
     RetryMiddleware,
     RetryPolicy,
@@ -270,3 +278,30 @@ def outcomes(error: GiveUpError) -> None:
     assert_type(error.body, bytes)
     assert_type(error.status, int)
     assert_type(attempt_number(), int)
+
+
+# --- guards -----------------------------------------------------------------------------------------------------------
+
+
+class BudgetOfOnesOwn:
+    """What the protocol asks for, and nothing else."""
+
+    async def spend(self, origin: str | None, *, throttled: bool) -> bool:
+        """Ask somebody."""
+        return origin is None or throttled
+
+    def earn(self, origin: str | None) -> None:
+        """Tell nobody."""
+
+
+async def guards(fleet: retrykit.redis.Fleet) -> None:
+    """They are what the protocols say, and options everywhere."""
+    budget: Budget = RetryBudget.ratio(0.1, reserve=5)
+    pause: Pause = OriginPause()
+    breaker: Breaker = CircuitBreaker(window=timedelta(seconds=5))
+    policy = RetryPolicy(budget=budget, pause=pause, breaker=breaker, hedge_after=timedelta(seconds=1))
+    retry_http(policy=policy, hedge_after=LatencyQuantile(0.95))
+    retry_http(budget=BudgetOfOnesOwn(), hedge_after=lambda origin: None if origin is None else 0.5)
+    await fetch_json("https://api.example.com", budget=fleet.budget, pause=fleet.pause)
+    AsyncHTTPClient("https://api.example.com", budget=RetryBudget(), hedge_after=0.2)
+    assert_type(RetryBudget().left(), float)

@@ -5,7 +5,7 @@ Each refusal is expected by a comment that names its code; one that a checker no
 
 from aiohttp import ClientSession
 
-from retrykit import AsyncHTTPClient, RetryPolicy, fetch_json, fetch_text, get, retry_http
+from retrykit import AsyncHTTPClient, CircuitBreaker, RetryPolicy, fetch_json, fetch_text, get, retry_http
 
 
 @retry_http(max_retries=2)
@@ -57,6 +57,9 @@ async def arguments_of_a_method(service: Service) -> None:
 
 
 def options() -> None:
+    retry_http(budget=0.1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    retry_http(pause=CircuitBreaker())  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    retry_http(hedge_after="1 s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     retry_http(max_retries="3")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     retry_http(retries=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     retry_http(base_delay="1")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]

@@ -1045,6 +1045,61 @@ class TestHedging:
             await asyncio.sleep(0)
         assert asyncio.all_tasks() == before
 
+    @pytest.mark.parametrize("budget", [None, AskingElsewhere(True, seconds=SLOW)], ids=["two run", "it asks"])
+    async def test_so_does_one_that_is_thrown_away_later(self, budget):
+        before = asyncio.all_tasks()
+        call = retry_http(hedge_after=0.02, budget=budget)(asyncio.sleep)(SLOW)
+        waiting = call.send(None)
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            if waiting.done():
+                waiting = call.send(None)
+        call.close()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+    async def test_one_that_is_thrown_away_while_it_waits_for_the_loser(self):
+        before, began = asyncio.all_tasks(), []
+
+        async def attempt():
+            began.append(1)
+            if len(began) == 2:
+                return "done"
+            try:
+                await asyncio.sleep(SLOW)
+            except asyncio.CancelledError:
+                await asyncio.sleep(SLOW)
+
+        call = retry_http(hedge_after=0.02)(attempt)()
+        waiting = call.send(None)
+        while len(began) < 2:
+            await asyncio.sleep(0.05)
+            if waiting.done():
+                waiting = call.send(None)
+        await asyncio.sleep(0.01)
+        call.send(None)
+        call.close()
+        for task in asyncio.all_tasks() - before:  # It did not end when it was told to.
+            task.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+    async def test_an_attempt_that_cancels_itself_is_the_end(self):
+        began = []
+
+        @retry_http(hedge_after=0.02)
+        async def attempt():
+            began.append(1)
+            if len(began) == 1:
+                await asyncio.sleep(SLOW)
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await attempt()
+        assert len(began) == 2
+
     async def test_what_is_not_hedged_runs_where_it_was_called(self, fetch, scripted_server):
         variable = contextvars.ContextVar("variable", default=0)
 
@@ -1448,6 +1503,10 @@ class TestOptions:
         for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
             assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
         assert getattr(error, "errno", None) is None
+
+    def test_a_policy_says_after_what_it_hedges(self):
+        policy = RetryPolicy(max_retries=2, hedge_after=LatencyQuantile(0.9), budget=RetryBudget())
+        assert str(policy) == "2 attempts, waits 1 s, hedged after what LatencyQuantile says, with budget"
 
     def test_a_policy_is_still_a_value(self):
         budget = RetryBudget()

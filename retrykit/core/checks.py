@@ -38,6 +38,7 @@ _KNOWN_ELSEWHERE = {
     "retry": "retry_if",
     "before_sleep": "before_retry",
     "retry_budget": "budget",
+    "origin_pause": "pause",
     "circuit_breaker": "breaker",
     "hedge": "hedge_after",
     "hedging_delay": "hedge_after",
@@ -113,9 +114,9 @@ def limit(name: str, value: Any) -> float:
 def positive(name: str, value: Any) -> float:
     """A finite time above 0, where there has to be one."""
     given = value.total_seconds() if isinstance(value, timedelta) else value
-    if is_number(given) and given <= 0:
+    if is_number(given) and not 0 < given <= sys.float_info.max:
         raise ValueError(
-            f"{name}={value!r} is no length of time; write a number of seconds above 0, such as {name}=2.5"
+            f"{name}={value!r} is no length of time; write a finite number of seconds above 0, such as {name}=2.5"
         )
     return seconds(name, value)
 
@@ -195,20 +196,35 @@ def hook(name: str, value: Any) -> Any:
 def guard(example: str, methods: Collection[str], name: str, value: Any) -> Any:
     """An object that has these methods."""
     if isinstance(value, type):
-        raise TypeError(f"{name}={value.__name__} is a class; write an object of it: {name}={value.__name__}()")
+        raise TypeError(f"{name}={value.__name__} is a class; write an object of it, such as {name}={example}")
     missing = [method for method in methods if not callable(getattr(value, method, None))]
+    if missing and hasattr(value, name):  # A `Fleet` has it.
+        raise TypeError(f"{name}={value!r} is no {name}, and has one; write its .{name}")
     if missing:
         raise TypeError(
             f"{name}={value!r} has no method {missing[0]}(); write {name}={example}, and share that object between the"
             " calls that it is for"
         )
+    for method in methods:
+        if method != "spend" and inspect.iscoroutinefunction(getattr(value, method)):
+            raise TypeError(
+                f"{name}={value!r} has a method {method}() that is asynchronous, and is not awaited; write"
+                f" `def {method}`, which answers at once"
+            )
     return value
 
 
 def hedge_after(name: str, value: Any) -> Any:
     """A finite time above 0, or what tells one."""
     if isinstance(value, type):
-        raise TypeError(f"{name}={value.__name__} is a class; write an object of it: {name}={value.__name__}()")
+        raise TypeError(
+            f"{name}={value.__name__} is a class; write an object of it, such as {name}=LatencyQuantile(0.95)"
+        )
+    if not (callable(value) or is_number(value) or isinstance(value, timedelta)):
+        raise TypeError(
+            f"{name}={value!r} is no time; write seconds, such as {name}=0.2, or what tells them, such as"
+            f" {name}=LatencyQuantile(0.95)"
+        )
     if inspect.iscoroutinefunction(value):
         raise TypeError(f"{name}={name_of(value)} is asynchronous, and is not awaited; write `def {name_of(value)}`")
     return value if callable(value) else positive(name, value)

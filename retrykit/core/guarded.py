@@ -42,23 +42,24 @@ class Guarded:
             OriginPausedError: The origin is paused for too long.
             CircuitOpenError: Its circuit is open.
         """
-        if self._policy.pause is not None:
-            await self._wait_for_its_turn(run, self._policy.pause)
-        after = self._hedge_after(run)
+        with run.outside_of_attempts():
+            if self._policy.pause is not None:
+                await self._wait_for_its_turn(run, self._policy.pause)
+            after = self._hedge_after(run)
+            entered = self.let_through(run)
         if after is not None and run.may_be_hedged:
-            return await _Race(self, run, self._policy, after).run()
-        entered, number, began = self.let_through(run), run.attempts + 1, clock.now()
-        failed: bool | None = None
+            return await _Race(self, run, self._policy, after).run(entered)
+        number, began = run.attempts + 1, clock.now()
         try:
             result = await _within(run.limit(number), number, run)
         except Exception as error:
-            failed = self._seen(run, Outcome(None, error), began)
+            self._take_in(run, entered, Outcome(None, error), began)
             raise
-        else:
-            failed = self._seen(run, Outcome(result), began)
-            return result
-        finally:
-            self.leave(run, entered, failed=failed)
+        except BaseException:
+            self.leave(run, entered, failed=None)
+            raise
+        self._take_in(run, entered, Outcome(result), began)
+        return result
 
     async def _wait_for_its_turn(self, run: Run, pause: Pause) -> None:
         """Wait while the origin is paused.
@@ -87,13 +88,7 @@ class Guarded:
 
     def _hedge_after(self, run: Run) -> float | None:
         hedge_after = self._policy.hedge_after
-        if not callable(hedge_after):
-            return hedge_after
-        try:
-            return _seconds_of(hedge_after, run.origin)
-        except Exception:
-            run.is_over_with()  # It is no attempt that has failed.
-            raise
+        return _seconds_of(hedge_after, run.origin) if callable(hedge_after) else hedge_after
 
     def let_through(self, run: Run) -> int:
         """Ask for the one attempt without which the call ends.
@@ -125,11 +120,19 @@ class Guarded:
         if self._policy.breaker is not None:
             self._policy.breaker.leave(run.origin, entered, failed=failed)
 
-    def _seen(self, run: Run, outcome: Outcome, began: float) -> bool | None:
-        """As `see`, of an attempt that was alone."""
-        if self._policy.hedge_after is not None and self.is_answer(outcome):
-            self.learn(run, clock.now() - began)
-        return self.see(run, outcome)
+    def _take_in(self, run: Run, entered: int, outcome: Outcome, began: float) -> None:
+        """Take in how an attempt ended that was alone."""
+        with run.outside_of_attempts():
+            failed: bool | None = None
+            try:
+                if self._policy.hedge_after is not None and run.attempts == 0 and self.is_answer(outcome):
+                    self.learn(run, clock.now() - began)
+                failed = self.see(run, outcome)
+            except Exception:
+                _let_go(outcome.result)
+                raise
+            finally:
+                self.leave(run, entered, failed=failed)
 
     def see(self, run: Run, outcome: Outcome) -> bool | None:
         """Take in how an attempt ended: did the server fail? `None` where that is not known."""
@@ -210,13 +213,20 @@ class _Race:
         """A budget that has to ask elsewhere."""
         self._replaced = False
         """Has one that failed been replaced at once? Others are not: the backoff is there for that."""
+        self._raised: Exception | None = None
+        """What a guard has raised when it was told how an attempt ended."""
 
-    async def run(self) -> Any:
-        """Return or raise what the first good answer is, else the last failure."""
+    async def run(self, entered: int) -> Any:
+        """Return or raise what the first good answer is, else the last failure.
+
+        Args:
+            entered: Of the first attempt, which the circuit breaker has let through.
+        """
         winner: asyncio.Task[Any] | None = None
         try:
-            winner = await self._first_answer()
-            await self._call_off([task for task in self._running if task is not winner])
+            with self._run.outside_of_attempts():
+                winner = await self._first_answer(entered)
+                await self._call_off([task for task in self._running if task is not winner])
             del self._running[winner]
             return winner.result()
         except GeneratorExit:  # The call is thrown away, and can't wait for anything any more.
@@ -232,26 +242,30 @@ class _Race:
             await self._call_off(list(self._running))  # The call was cancelled.
             del winner  # Its error leads back here.
 
-    async def _first_answer(self) -> asyncio.Task[Any]:
-        began, first = clock.now(), self._begin(self._guarded.let_through(self._run))
+    async def _first_answer(self, entered: int) -> asyncio.Task[Any]:
+        is_first, began, first = self._run.attempts == 0, clock.now(), self._begin(entered)
         while True:
-            asking: list[asyncio.Task[Any]] = [] if self._asked is None else [self._asked.answer]
-            done = await clock.first_of([*self._running, *asking], self._after)
-            ended = [task for task in self._running if task in done]
+            is_slow = not await self._something_ended()
+            self._raise_what_guards_raised()
+            ended = [task for task in self._running if task.done()]
             counting = self._counting(ended)
             if counting is not None:
-                if first in self._running and (first is not counting or self._has_answer(first)):
+                if is_first and first in self._running and (not first.done() or self._has_answer(first)):
                     self._guarded.learn(self._run, clock.now() - began)
                 return counting
-            if self._asked is not None and self._asked.answer in done:
-                asked, self._asked = self._asked, None
-                self._begin_if(granted=asked.answer.result(), entered=asked.entered, failed=asked.failed)
+            if self._asked is not None and self._asked.answer.done():
+                self._take_answer()
             failed = [self._failed_beside(task) for task in ended]
             if failed:
                 self._replace(failed[-1])
-            elif not done:
+            elif is_slow:
                 self._after = None
                 self._begin_another(None)
+
+    async def _something_ended(self) -> bool:
+        """Wait for that, or until it is time for a hedge."""
+        asking: list[asyncio.Task[Any]] = [] if self._asked is None else [self._asked.answer]
+        return bool(await clock.first_of([*self._running, *asking], self._after))
 
     def _counting(self, ended: list[asyncio.Task[Any]]) -> asyncio.Task[Any] | None:
         """The one by which the round ends: an answer, else the last one that failed, where no other one runs."""
@@ -306,12 +320,27 @@ class _Race:
         elif granted:
             self._begin_for(entered, failed)
 
-    def _begin_if(self, *, granted: bool, entered: int, failed: Outcome | None) -> None:
-        """Begin the attempt that a budget was asked for."""
-        if granted and self._may_begin():
+    def _take_answer(self) -> None:
+        """Begin the attempt that a budget was asked for, if it has enough, and there may still be one."""
+        asked, self._asked = self._asked, None
+        assert asked is not None
+        entered, failed, granted = asked.entered, asked.failed, False
+        try:
+            granted = asked.answer.result() and self._may_begin()
+        finally:
+            del asked  # What it raises leads back here.
+            if not granted:
+                self._guarded.leave(self._run, entered, failed=None)
+        if granted:
             self._begin_for(entered, failed)
-        else:
-            self._guarded.leave(self._run, entered, failed=None)
+
+    def _raise_what_guards_raised(self) -> None:
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            try:
+                raise raised
+            finally:
+                del raised  # Its traceback leads back here.
 
     def _begin_for(self, entered: int, failed: Outcome | None) -> None:
         if failed is not None:
@@ -329,10 +358,13 @@ class _Race:
     def _ended(self, entered: int, task: asyncio.Task[Any]) -> None:
         failed: bool | None = None
         try:
-            if not task.cancelled() and isinstance(task.exception(), Exception | None):
-                failed = self._guarded.see(self._run, _outcome_of(task))
-        finally:
-            self._guarded.leave(self._run, entered, failed=failed)
+            try:
+                if not task.cancelled() and isinstance(task.exception(), Exception | None):
+                    failed = self._guarded.see(self._run, _outcome_of(task))
+            finally:
+                self._guarded.leave(self._run, entered, failed=failed)
+        except Exception as error:  # noqa: BLE001 - it is raised where it comes out of the call.
+            self._raised = error
 
     def _may_begin(self) -> bool:
         run, pause, attempts = self._run, self._policy.pause, self._run.attempts + 1

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -271,6 +271,8 @@ class Run:
             else:
                 if not granted:
                     asked.decision = GiveUp("budget")
+                elif isinstance(asked.decision, Retry) and not self._has_time_for(asked.decision.delay):
+                    asked.decision = GiveUp("timeout")
         except BaseException:
             if isinstance(outcome, ClientResponse):
                 outcome.close()
@@ -333,13 +335,18 @@ class Run:
             return None
         return max(0.0, self._policy.timeout - (clock.now() - self._started))
 
-    def is_over_with(self) -> None:
-        """What is raised next is what comes out of the call, and no attempt of it."""
-        self._is_refused = True
+    @contextlib.contextmanager
+    def outside_of_attempts(self) -> Iterator[None]:
+        """What is raised inside is no failure of an attempt: it comes out of the call."""
+        try:
+            yield
+        except Exception:
+            self._is_refused = True
+            raise
 
     def refused(self, error: Exception, reason: Reason) -> Exception:
         """The end of a call whose next attempt was refused: it tells of those before, if there were any."""
-        self.is_over_with()
+        self._is_refused = True
         if not self._ended:
             return error
         if self._event is not None:
@@ -539,6 +546,10 @@ class Run:
             listeners.tell(event)
         else:
             listeners.tell(failed.given_up(decision.reason))
+
+    def _has_time_for(self, delay: float) -> bool:
+        left = self.time_left()
+        return left is None or delay < left
 
     def _time_to_spare(self, delay: float) -> float:
         """How long may be spent before a wait of `delay` seconds without pushing that past the end of the call."""

@@ -3,11 +3,13 @@
 import logging
 from enum import Enum
 
+from aiohttp.typedefs import StrOrURL
+
 from retrykit.core import checks, clock
 from retrykit.core.errors import CircuitOpenError
 from retrykit.core.events import in_seconds
 from retrykit.core.policy import Seconds
-from retrykit.guards.origins import keep, share, whole
+from retrykit.guards.origins import keep, origin_named, share, whole
 
 _log = logging.getLogger("retrykit")
 
@@ -73,6 +75,7 @@ class CircuitBreaker:
         min_attempts: Attempts in the window below which it never opens. Default: 20.
         open_for: Seconds (or a `timedelta`) before it is half-open. Default: 5.
         probes: Attempts that decide then. Default: 1.
+        name: How the log calls the circuit of what has no known origin. Default: `"decorated functions"`.
         max_origins: Circuits that are kept; of more, the one that was used longest ago is forgotten. Default: 1024.
 
     Raises:
@@ -88,6 +91,7 @@ class CircuitBreaker:
         min_attempts: int = 20,
         open_for: Seconds = 5.0,
         probes: int = 1,
+        name: str = "decorated functions",
         max_origins: int = 1024,
     ) -> None:
         self.failure_rate = share("failure_rate", failure_rate, 0.5)
@@ -95,6 +99,7 @@ class CircuitBreaker:
         self.min_attempts = whole("min_attempts", min_attempts)
         self.cooling = checks.positive("open_for", open_for)
         self.probes = whole("probes", probes)
+        self.name = name
         self._most = whole("max_origins", max_origins)
         self._circuits: dict[str | None, _Circuit] = {}
 
@@ -113,9 +118,11 @@ class CircuitBreaker:
             self._let_time_pass(origin, circuit)
             left = self._time_left(circuit)
             if circuit.probing >= self.probes and clock.now() - circuit.since >= self.cooling:
-                circuit.probing, circuit.since = 0, clock.now()
+                circuit.enter(State.HALF_OPEN)  # Once more: those that hang count no more.
             if left > 0 or circuit.probing >= self.probes:
                 raise CircuitOpenError(origin, left)
+            if circuit.probing == 0:
+                circuit.since = clock.now()
             circuit.probing += 1
         return circuit.turns
 
@@ -132,7 +139,7 @@ class CircuitBreaker:
             return
         if circuit.state is State.HALF_OPEN:
             if failed is None:
-                circuit.probing = max(0, circuit.probing - 1)  # Another may take its place.
+                circuit.probing -= 1  # Another may take its place.
             elif failed:
                 self._turn(origin, circuit, Turn.PROBE_FAILED)
             else:
@@ -142,20 +149,26 @@ class CircuitBreaker:
         elif failed is not None:
             attempts, failures = circuit.count(int(clock.now() / self.window * _SLICES), failed=failed)
             if failed and attempts >= self.min_attempts and failures >= self.failure_rate * attempts:
-                self._turn(origin, circuit, Turn.FAILURES)
+                counted = f" ({failures} of {attempts} attempts failed in {in_seconds(self.window)})"
+                self._turn(origin, circuit, Turn.FAILURES, counted)
 
     def open_for(self, origin: str | None = None) -> float:
         """Seconds until the circuit is half-open; 0 where it is not open."""
         circuit = self._circuits.get(origin)
         return 0.0 if circuit is None else self._time_left(circuit)
 
-    def state(self, origin: str | None = None) -> State:
-        """Of the circuit of an origin."""
-        circuit = self._circuits.get(origin)
+    def state(self, origin: StrOrURL | None = None) -> State:
+        """Of the circuit of an origin; its `value` is `"closed"`, `"open"` or `"half-open"`."""
+        named = origin_named(origin)
+        circuit = self._circuits.get(named)
         if circuit is None:
             return State.CLOSED
-        self._let_time_pass(origin, circuit)
+        self._let_time_pass(named, circuit)
         return circuit.state
+
+    def close(self, origin: StrOrURL | None = None) -> None:
+        """Have the circuit of an origin be closed, with nothing counted."""
+        self._circuits.pop(origin_named(origin), None)
 
     def __repr__(self) -> str:
         count = sum(circuit.state is not State.CLOSED for circuit in self._circuits.values())
@@ -170,20 +183,14 @@ class CircuitBreaker:
         if circuit.state is State.OPEN and self._time_left(circuit) == 0:
             self._turn(origin, circuit, Turn.TIME)
 
-    def _turn(self, origin: str | None, circuit: "_Circuit", turn: Turn) -> None:
+    def _turn(self, origin: str | None, circuit: "_Circuit", turn: Turn, counted: str = "") -> None:
         """Change the state, and have what was counted be over."""
         circuit.enter(TRANSITIONS[circuit.state, turn])
         opened = circuit.state is State.OPEN
         until = f"; in {in_seconds(self.cooling)} it is tried again" if opened else ""
         level = logging.WARNING if opened else logging.INFO
-        _log.log(
-            level,
-            "the circuit of %s is %s: %s%s",
-            origin or "decorated functions",
-            circuit.state.value,
-            turn.value,
-            until,
-        )
+        state = circuit.state.value
+        _log.log(level, "the circuit of %s is %s: %s%s%s", origin or self.name, state, turn.value, counted, until)
 
 
 class _Circuit:
@@ -199,8 +206,9 @@ class _Circuit:
         """Begin anew, in that state."""
         self.state = state
         self.since = clock.now()
+        """When that was, or when the first of its probes was let through."""
         self.turns += 1
-        """How often it has changed its state."""
+        """How often that was; what began before counts no more."""
         self.probing = self.succeeded = 0
         """Probes that were let through, and that succeeded."""
         self._slices = [0] * _SLICES

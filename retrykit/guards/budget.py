@@ -3,8 +3,13 @@
 import contextlib
 from typing import Self
 
+from aiohttp.typedefs import StrOrURL
+
 from retrykit.core.checks import is_number
-from retrykit.guards.origins import share, whole
+from retrykit.guards.origins import origin_named, share, whole
+
+# Of a token: a third, three times, is a little less than one.
+_ROUNDING = 1e-6
 
 
 class RetryBudget:
@@ -63,6 +68,11 @@ class RetryBudget:
                     f"{name}={getattr(self, name):g} is more than capacity={capacity:g}, so that nothing would ever be"
                     f" retried; write a larger capacity"
                 )
+        if self.refund > min(self.cost, self.throttling_cost):
+            raise ValueError(
+                f"refund={refund:g} is more than a retry costs, so that each success would pay for several, and nothing"
+                " be bounded; write a smaller refund"
+            )
         self._most = whole("max_origins", max_origins)
         # Only of the buckets that are not full. The one used last stands last.
         self._left: dict[str | None, float] = {}
@@ -100,7 +110,7 @@ class RetryBudget:
         if origin not in buckets:  # Another thread has filled it up.
             buckets[origin] = self.capacity
         left = buckets[origin]
-        if left < cost:
+        if left < cost - _ROUNDING:
             return False
         del buckets[origin]
         buckets[origin] = left - cost
@@ -115,9 +125,9 @@ class RetryBudget:
             if left < self.capacity:
                 buckets[origin] = left
 
-    def left(self, origin: str | None = None) -> float:
+    def left(self, origin: StrOrURL | None = None) -> float:
         """The tokens in a bucket."""
-        return self._left.get(origin, self.capacity)
+        return max(0.0, self._left.get(origin_named(origin), self.capacity))
 
     def _make_room(self, origin: str | None) -> None:
         """Have a full bucket for one more origin."""

@@ -46,7 +46,7 @@ class LatencyQuantile:
         self._latencies: dict[str | None, _Latencies] = {}
 
     def __call__(self, origin: str | None = None) -> float | None:
-        """The seconds; `None` while too little is known."""
+        """The seconds, for an origin such as `https://api.example.com`; `None` while too little is known."""
         latencies = self._latencies.get(origin)
         if latencies is None or len(latencies.in_order) < self.warm_up:
             return None

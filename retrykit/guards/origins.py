@@ -2,6 +2,11 @@
 
 from typing import TypeVar
 
+from aiohttp.typedefs import StrOrURL
+from yarl import URL
+
+from retrykit.core.events import origin_of
+
 S = TypeVar("S")
 
 MOST_ORIGINS = 1024
@@ -33,6 +38,26 @@ def share(name: str, value: object, example: float) -> float:
     if not 0 < value <= 1:
         raise ValueError(f"{name}={value!r} is no share of 1; write a number above 0 and up to 1: {name}={example:g}")
     return float(value)
+
+
+def origin_named(origin: StrOrURL | None) -> str | None:
+    """The origin that somebody asks for, written as guards have it: an address is on one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if origin is None:
+        return None
+    try:
+        named = origin_of(URL(origin))
+    except (ValueError, TypeError):
+        named = None
+    if named is None:
+        raise ValueError(
+            f"{origin!r} is no origin; write scheme, host and port, such as 'https://api.example.com', or nothing for"
+            " what is not known by one, such as decorated coroutines"
+        )
+    return named
 
 
 def keep(states: dict[str | None, S], origin: str | None, state: S, most: int) -> None:

@@ -1,11 +1,20 @@
 """OriginPause: what one call was told, all calls of the origin keep to."""
 
+import logging
 import math
 
+from aiohttp.typedefs import StrOrURL
+
 from retrykit.core import checks, clock
+from retrykit.core.events import in_seconds
 from retrykit.core.policy import Seconds
 from retrykit.core.protocols import Hold
-from retrykit.guards.origins import keep, whole
+from retrykit.guards.origins import keep, origin_named, whole
+
+_log = logging.getLogger("retrykit")
+
+# Seconds: many calls are told to wait at about the same time, and only the first of them is worth a line in the log.
+_NEWS = 1.0
 
 
 class OriginPause:
@@ -19,12 +28,12 @@ class OriginPause:
     each at a random one within a time that is `spread` times as long as the wait was.
 
     The pause of an origin (client, helpers, middleware) is its own; the calls of decorated coroutines share one. It may
-    be shared by event loops, not by threads.
+    be shared by event loops, not by threads. A pause that begins is reported in the log; `end(origin)` ends one.
 
     Args:
         spread: A part of the wait, 0 for none. Default: 0.25, so that after 2 s they go within half a second.
-        longest: Seconds (or a `timedelta`) that a pause lasts at the most, whatever the server asks for: then one call
-            finds out whether it still holds. Default: 3600.
+        longest: Seconds (or a `timedelta`) that a pause lasts at the most, whatever the server asks for: then calls
+            find out whether it still holds. Default: 3600.
         max_origins: Pauses that are kept; of more, the one that began first is forgotten. Default: 1024.
 
     Raises:
@@ -44,11 +53,22 @@ class OriginPause:
 
     def begin(self, origin: str | None, seconds: float) -> None:
         """The server has asked for so long a wait. A pause that would last longer stays as it is."""
-        seconds = min(seconds, self.longest)
-        end = clock.now() + seconds
-        held = self._holds.get(origin)
+        asked, seconds = seconds, min(seconds, self.longest)
+        held, now = self.hold(origin), clock.now()
+        end = now + seconds
         if seconds > 0 and (held is None or held.end < end):
             keep(self._holds, origin, Hold(end, seconds * self.spread), self._most)
+            if held is None or end > held.end + _NEWS:
+                _log.warning(
+                    "%s is paused for %s, since it has asked for %s",
+                    origin or "what has no known origin",
+                    in_seconds(seconds),
+                    in_seconds(asked),
+                )
+
+    def end(self, origin: StrOrURL | None = None) -> None:
+        """Have the pause of an origin be over. What it holds already still waits for as long as it was to."""
+        self._holds.pop(origin_named(origin), None)
 
     def hold(self, origin: str | None) -> Hold | None:
         """How an origin is held back now; `None` where it is not."""
@@ -58,9 +78,9 @@ class OriginPause:
             return None
         return held
 
-    def left(self, origin: str | None = None) -> float:
+    def left(self, origin: StrOrURL | None = None) -> float:
         """Seconds until the pause of an origin ends; 0 where there is none."""
-        held = self.hold(origin)
+        held = self.hold(origin_named(origin))
         return 0.0 if held is None else max(0.0, held.end - clock.now())
 
     def __repr__(self) -> str:

@@ -137,9 +137,26 @@ def test_a_probe_that_hangs_makes_room_for_another_in_the_end(clock):
     another = breaker.enter(ORIGIN)
     with pytest.raises(CircuitOpenError):
         breaker.enter(ORIGIN)
-    breaker.leave(ORIGIN, hanging, failed=None)
+    breaker.leave(ORIGIN, hanging, failed=None)  # it makes room no second time
+    with pytest.raises(CircuitOpenError):
+        breaker.enter(ORIGIN)
     breaker.leave(ORIGIN, another, failed=False)
     assert breaker.state(ORIGIN) is State.CLOSED
+
+
+def test_a_probe_has_its_time_from_its_own_start(clock):
+    breaker = in_state(State.HALF_OPEN, clock)
+    clock.time += 60  # nobody calls for a while, though somebody looks
+    assert breaker.state(ORIGIN) is State.HALF_OPEN
+    silent = breaker.enter(ORIGIN)
+    with pytest.raises(CircuitOpenError):
+        breaker.enter(ORIGIN)
+    clock.time += 4.9
+    breaker.leave(ORIGIN, silent, failed=None)
+    breaker.enter(ORIGIN)
+    clock.time += 0.2
+    with pytest.raises(CircuitOpenError):
+        breaker.enter(ORIGIN)
 
 
 def test_what_began_before_a_turn_counts_no_more(clock):
@@ -219,12 +236,12 @@ def test_what_is_older_than_the_window_is_forgotten(steps):
 
 def test_of_many_origins_the_one_used_longest_ago_is_forgotten(clock):
     breaker = CircuitBreaker(min_attempts=1, max_origins=2)
-    for origin in ("1", "2"):
+    origins = ["https://1.example", "https://2.example", "https://3.example"]
+    for origin in origins:
         attempt(breaker, origin=origin, failed=True)
-    attempt(breaker, origin="3", failed=True)
-    assert [breaker.state(origin) for origin in ("1", "2", "3")] == [State.CLOSED, State.OPEN, State.OPEN]
-    breaker.leave("1", 0, failed=True)  # that of a forgotten one may still end
-    assert breaker.state("1") is State.CLOSED
+    assert [breaker.state(origin) for origin in origins] == [State.CLOSED, State.OPEN, State.OPEN]
+    breaker.leave(origins[0], 0, failed=True)  # that of a forgotten one may still end
+    assert breaker.state(origins[0]) is State.CLOSED
     assert repr(breaker) == "<CircuitBreaker: 2 not closed>"
 
 
@@ -232,14 +249,27 @@ def test_the_log_tells_of_each_turn(clock, caplog):
     caplog.set_level(logging.INFO, "retrykit")
     breaker = in_state(State.HALF_OPEN, clock)
     succeed(breaker, clock)
+    counted = "of enough attempts, too many failed (2 of 2 attempts failed in 10 s)"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",
-            f"the circuit of {ORIGIN} is open: of enough attempts, too many failed; in 5 s it is tried again",
+            f"the circuit of {ORIGIN} is open: {counted}; in 5 s it is tried again",
         ),
         ("INFO", f"the circuit of {ORIGIN} is half-open: it was open for long enough"),
         ("INFO", f"the circuit of {ORIGIN} is closed: all probes succeeded"),
     ]
+
+
+def test_one_can_be_closed_and_is_found_by_an_address(clock, caplog):
+    breaker = in_state(State.OPEN, clock, name="the shop")
+    assert breaker.state(f"{ORIGIN}/v1?page=2") is State.OPEN
+    breaker.close(f"{ORIGIN}/")
+    assert breaker.state(ORIGIN) is State.CLOSED
+    with pytest.raises(ValueError, match=r"'a\.example' is no origin; write scheme, host and port"):
+        breaker.state("a.example")
+    attempt(breaker, origin=None, failed=True)
+    attempt(breaker, origin=None, failed=True)
+    assert caplog.records[-1].getMessage().startswith("the circuit of the shop is open")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +277,7 @@ def test_the_log_tells_of_each_turn(clock, caplog):
     [
         ({"failure_rate": 0}, ValueError, "failure_rate=0 is no share of 1"),
         ({"failure_rate": 50}, ValueError, "failure_rate=50 is no share of 1"),
-        ({"window": 0}, ValueError, "window=0 is no length of time; write a number of seconds above 0"),
+        ({"window": 0}, ValueError, "window=0 is no length of time; write a finite number of seconds"),
         ({"min_attempts": 0}, ValueError, "min_attempts=0 is less than 1"),
         ({"open_for": "5 s"}, TypeError, "open_for='5 s' is no time"),
         ({"probes": 0}, ValueError, "probes=0 is less than 1"),

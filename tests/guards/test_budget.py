@@ -69,6 +69,12 @@ def test_each_origin_has_a_bucket_and_what_is_unknown_has_one():
     assert (budget.left(ORIGIN), budget.left(OTHER), budget.left()) == (1, 0, 0)
 
 
+def test_an_address_is_on_an_origin():
+    budget = RetryBudget()
+    budget.spend("https://a.example")
+    assert budget.left("https://A.example/v1/?page=2") == 486
+
+
 def test_a_ratio_is_retries_for_each_success():
     budget = RetryBudget.ratio(0.1, reserve=3)
     assert spent(budget) == 3
@@ -77,6 +83,11 @@ def test_a_ratio_is_retries_for_each_success():
         budget.earn()
         retries += budget.spend()
     assert retries == 100
+
+
+@given(st.integers(1, 100), st.integers(1, 60))
+def test_a_full_bucket_is_good_for_its_reserve(percent, reserve):
+    assert spent(RetryBudget.ratio(percent / 100, reserve=reserve)) == reserve
 
 
 def test_a_ratio_counts_a_throttled_retry_in_full():
@@ -109,13 +120,12 @@ def test_the_same_calls_get_the_same_answers(steps):
 
 def test_of_many_origins_the_one_used_longest_ago_is_forgotten():
     budget = RetryBudget.ratio(0.1, reserve=1, max_origins=2)
-    assert budget.spend("1")
-    assert budget.spend("2")
-    budget.earn("1")  # so that "2" was used longest ago
-    assert budget.spend("3")
-    assert budget.left("2") == budget.capacity
-    assert budget.left("1") == 1
-    assert budget.left("3") == 0
+    one, two, three = "https://1.example", "https://2.example", "https://3.example"
+    assert budget.spend(one)
+    assert budget.spend(two)
+    budget.earn(one)  # so that the second was used longest ago
+    assert budget.spend(three)
+    assert (budget.left(one), budget.left(two), budget.left(three)) == (1, budget.capacity, 0)
 
 
 def test_full_buckets_take_no_room():
@@ -166,6 +176,13 @@ def test_event_loops_share_it():
         (lambda: RetryBudget(cost=-1), ValueError, "cost=-1 is no number of tokens"),
         (lambda: RetryBudget(10, cost=5, throttling_cost=11), ValueError, "throttling_cost=11 is more than capacity"),
         (lambda: RetryBudget(refund=True), TypeError, "refund=True is no number of tokens"),
+        (lambda: RetryBudget(refund=6), ValueError, "refund=6 is more than a retry costs, so that each success would"),
+        (
+            lambda: RetryBudget().left("example.com"),
+            ValueError,
+            "'example.com' is no origin; write scheme, host and po",
+        ),
+        (lambda: RetryBudget().left(5), ValueError, "5 is no origin"),
         (lambda: RetryBudget(max_origins=0), ValueError, "max_origins=0 is less than 1"),
         (lambda: RetryBudget(max_origins=1.5), TypeError, "max_origins=1.5 is no whole number"),
         (lambda: RetryBudget.ratio(0), ValueError, "ratio=0 is no share of 1; write a number above 0 and up to 1"),

@@ -32,8 +32,10 @@ from retrykit import (
     fetch_json,
     retry_http,
 )
+from retrykit.core.clock import using
 from retrykit.guards.breaker import State
 from retrykit.testing import Disconnect, Reply, ScriptedServer, Stall
+from tests.guards.clock import ManualClock
 
 # Slow enough to tell it from what is fast, on a busy machine too; no test waits for it.
 SLOW = 30.0
@@ -463,6 +465,22 @@ class TestPause:
             async with ScriptedServer() as other, aiohttp.ClientSession(base_url=other.url) as well:
                 other.script("/ok", {"id": 2})
                 assert await fetch_json("/ok", session=well, policy=policy) == {"id": 2}
+
+    async def test_who_wakes_a_moment_early_is_not_held_for_long_again(self):
+        class Early(ManualClock):
+            def __init__(self):
+                super().__init__()
+                self.drawn, self.slept = 0.5, []
+
+            async def sleep(self, seconds, /):
+                self.slept.append(seconds)
+                self.time += seconds - (5.000_001 if len(self.slept) == 1 else 0)
+
+        clock, pause = Early(), OriginPause(spread=1)
+        with using(clock):
+            pause.begin(None, 10)
+            await retry_http(pause=pause)(asyncio.sleep)(0)
+        assert clock.slept == [15, pytest.approx(0.000_001)]
 
     async def test_a_held_call_can_be_cancelled(self, make_client, scripted_server):
         pause = OriginPause()
@@ -942,6 +960,19 @@ class TestHedging:
                 await client.get_bytes("/down", base_delay=0)
         assert latency(scripted_server.url) is None
 
+    async def test_only_first_attempts_teach_it(self):
+        latency, began = LatencyQuantile(0.9, warm_up=1), 0
+
+        @retry_http(hedge_after=latency, base_delay=0)
+        async def attempt():
+            nonlocal began
+            began += 1
+            if began == 1:
+                raise aiohttp.ServerDisconnectedError
+
+        await attempt()
+        assert latency() is None
+
     async def test_two_that_fail_in_one_turn_are_two_attempts(self):
         gate, began = asyncio.Event(), 0
 
@@ -1048,7 +1079,10 @@ class TestHedging:
     @pytest.mark.parametrize("budget", [None, AskingElsewhere(True, seconds=SLOW)], ids=["two run", "it asks"])
     async def test_so_does_one_that_is_thrown_away_later(self, budget):
         before = asyncio.all_tasks()
-        call = retry_http(hedge_after=0.02, budget=budget)(asyncio.sleep)(SLOW)
+        breaker = CircuitBreaker(min_attempts=1, open_for=0.3, probes=2)
+        breaker.leave(None, breaker.enter(None), failed=True)
+        await asyncio.sleep(0.31)
+        call = retry_http(hedge_after=0.02, budget=budget, breaker=breaker)(asyncio.sleep)(SLOW)
         waiting = call.send(None)
         for _ in range(2):
             await asyncio.sleep(0.05)
@@ -1058,6 +1092,8 @@ class TestHedging:
         for _ in range(5):
             await asyncio.sleep(0)
         assert asyncio.all_tasks() == before
+        breaker.enter(None)  # both probes are free again
+        breaker.enter(None)
 
     async def test_one_that_is_thrown_away_while_it_waits_for_the_loser(self):
         before, began = asyncio.all_tasks(), []
@@ -1306,6 +1342,55 @@ class TestCombined:
         with pytest.raises(TimeoutError, match="its own"):
             await retry_http(budget=Broken(), timeout=20)(fetch)("/down")
 
+    @pytest.mark.parametrize("hedge_after", [None, 0.02])
+    @pytest.mark.parametrize("method", ["enter", "leave", "begin", "hold"])
+    async def test_what_a_guard_raises_comes_out_and_is_no_attempt(
+        self, fetch, session, scripted_server, events, method, hedge_after
+    ):
+        scripted_server.script("/it", Reply(503, retry_after=0.1, delay=0.1))
+
+        def fail(*_, **__):
+            raise ConnectionError("its own")
+
+        broken = {method: fail}
+        breaker = type("Breaker", (CircuitBreaker,), broken if method in {"enter", "leave"} else {})()
+        pause = type("Pause", (OriginPause,), broken if method in {"begin", "hold"} else {})()
+        with pytest.raises(ConnectionError, match="its own") as caught:
+            await retry_http(breaker=breaker, pause=pause, hedge_after=hedge_after)(fetch)("/it")
+        assert attempts_of(caught.value) == ()
+        assert events == []
+        assert len(scripted_server.requests()) <= (1 if hedge_after is None else 2)
+        assert not session.connector._acquired
+
+    async def test_what_a_budget_raises_for_a_hedge_comes_out_and_keeps_no_permit(self):
+        class Broken(AskingElsewhere):
+            async def spend(self, origin, *, throttled):
+                await asyncio.sleep(0)
+                raise ConnectionError("its own")
+
+        breaker = CircuitBreaker(min_attempts=1, open_for=0.3, probes=2)
+        breaker.leave(None, breaker.enter(None), failed=True)
+        await asyncio.sleep(0.31)
+        hedged = retry_http(breaker=breaker, hedge_after=0.02, budget=Broken())(asyncio.sleep)
+
+        async def call():
+            with contextlib.suppress(ConnectionError):
+                await hedged(SLOW)
+
+        assert await cycles_of(call) == []
+        breaker.enter(None)  # both probes are free again
+        breaker.enter(None)
+
+    async def test_a_wait_that_the_answer_of_the_budget_has_pushed_past_the_end_is_not_begun(
+        self, fetch, scripted_server
+    ):
+        scripted_server.script("/down", 503)
+        budget = AskingElsewhere(True, seconds=0.5)
+        with pytest.raises(GiveUpError) as caught:
+            await retry_http(budget=budget, timeout=1, base_delay=0.9)(fetch)("/down")
+        assert caught.value.reason == "timeout"
+        assert caught.value.attempts[-1].elapsed < 0.9
+
     async def test_a_budget_may_answer_with_anything_true(self, fetch, scripted_server):
         class Ones(RetryBudget):
             def spend(self, origin=None, *, throttled=False):
@@ -1399,17 +1484,22 @@ class TestCombined:
         assert (await call).status == 200
         assert len(scripted_server.requests()) == 1
 
-    async def test_no_hedge_begins_after_the_end(self, fetch, scripted_server):
-        scripted_server.script("/it", Stall())
+    async def test_no_hedge_begins_after_the_end(self):
+        began = 0
 
         def late(state):
             time.sleep(0.3)
             return False
 
+        @retry_http(hedge_after=0.05, timeout=0.25, stop=late)
+        async def attempt():
+            nonlocal began
+            began += 1
+            await asyncio.sleep(SLOW)
+
         with pytest.raises(TimeoutError):
-            await retry_http(hedge_after=0.05, timeout=0.25, stop=late)(fetch)("/it")
-        await asyncio.sleep(0.05)
-        assert len(scripted_server.requests()) == 1
+            await attempt()
+        assert began == 1
 
     async def test_a_paused_origin_is_not_hedged(self, fetch, scripted_server):
         scripted_server.script("/it", Reply(200, delay=0.3))
@@ -1448,6 +1538,21 @@ class TestCombined:
         assert len(scripted_server.requests()) == 1
 
 
+class _AsyncBreaker(CircuitBreaker):
+    async def enter(self, origin=None):
+        return 0
+
+    def __repr__(self):
+        return "<a breaker>"
+
+
+class _WithPause:
+    pause = OriginPause()
+
+    def __repr__(self):
+        return "<a fleet>"
+
+
 class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
@@ -1455,12 +1560,24 @@ class TestOptions:
             (
                 {"budget": RetryBudget},
                 TypeError,
-                "budget=RetryBudget is a class; write an object of it: budget=RetryBu",
+                "budget=RetryBudget is a class; write an object of it, such as budget=RetryBudget()",
             ),
             ({"budget": 0.1}, TypeError, "budget=0.1 has no method spend(); write budget=RetryBudget()"),
             ({"pause": 2}, TypeError, "pause=2 has no method begin(); write pause=OriginPause()"),
+            ({"hedge_after": float("inf")}, ValueError, "hedge_after=inf is no length of time"),
+            (
+                {"hedge_after": RetryBudget()},
+                TypeError,
+                "hedge_after=<RetryBudget: 500 tokens, 14 for a retry, 5 after a",
+            ),
+            (
+                {"breaker": _AsyncBreaker()},
+                TypeError,
+                "breaker=<a breaker> has a method enter() that is asynchronous, an",
+            ),
+            ({"pause": _WithPause()}, TypeError, "pause=<a fleet> is no pause, and has one; write its .pause"),
             ({"breaker": OriginPause()}, TypeError, "breaker=<OriginPause: 0 paused> has no method enter()"),
-            ({"hedge_after": 0}, ValueError, "hedge_after=0 is no length of time; write a number of seconds above 0"),
+            ({"hedge_after": 0}, ValueError, "hedge_after=0 is no length of time; write a finite number of seconds"),
             ({"hedge_after": "p95"}, TypeError, "hedge_after='p95' is no time"),
             ({"hedge_after": LatencyQuantile}, TypeError, "hedge_after=LatencyQuantile is a class"),
             ({"hedge_after": asyncio.sleep}, TypeError, "hedge_after=sleep is asynchronous"),

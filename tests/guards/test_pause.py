@@ -53,9 +53,35 @@ def test_a_mistake_pauses_no_longer_than_the_longest(clock):
 
 def test_of_many_origins_the_one_that_began_first_is_forgotten(clock):
     pause = OriginPause(max_origins=2)
-    for origin in ("1", "2", "3"):
+    origins = ["https://1.example", "https://2.example", "https://3.example"]
+    for origin in origins:
         pause.begin(origin, 10)
-    assert [pause.left(origin) for origin in ("1", "2", "3")] == [0, 10, 10]
+    assert [pause.left(origin) for origin in origins] == [0, 10, 10]
+
+
+def test_one_can_be_ended(clock):
+    pause = OriginPause()
+    pause.begin(ORIGIN, 10)
+    pause.end(f"{ORIGIN}/v1")
+    assert pause.hold(ORIGIN) is None
+    pause.end(OTHER)  # nothing is paused there
+    with pytest.raises(ValueError, match=r"'a\.example' is no origin"):
+        pause.left("a.example")
+
+
+def test_the_log_tells_of_the_first_that_is_told(clock, caplog):
+    pause = OriginPause(longest=60)
+    for seconds in (20, 20.5, 99):
+        pause.begin(ORIGIN, seconds)
+    pause.begin(None, 3)
+    clock.time += 100
+    pause.begin(ORIGIN, 5)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{ORIGIN} is paused for 20 s, since it has asked for 20 s",
+        f"{ORIGIN} is paused for 60 s, since it has asked for 99 s",
+        "what has no known origin is paused for 3 s, since it has asked for 3 s",
+        f"{ORIGIN} is paused for 5 s, since it has asked for 5 s",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 The blocks of a page run in order, in one namespace and one event loop, with `await` allowed at the top. The server that
 they call `https://api.example.com` is a real one, scripted in `SCRIPTS` afresh for each block, and waits are skipped.
+What they call `redis://localhost:6379/0` is a real redis-server.
 An invisible comment before a block says what else it is:
 
 `<!-- pytest -->`    a test module, which is written to a file and run by pytest
@@ -36,6 +37,7 @@ from retrykit import RetryPolicy, log_listener, set_listeners, testing
 from retrykit.cli.get import EXIT_CODES
 from retrykit.core.listeners import get_listeners, logger
 from retrykit.testing import Disconnect, Reply, ScriptedServer, Truncated
+from tests.redis.server import RedisServer
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -44,6 +46,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGE_FOLDER = str(Path(retrykit.__file__).parent.parent)
 
 ADDRESS = "https://api.example.com"
+STORE = '"redis://localhost:6379/0"'
 USER = {"id": 123, "name": "Ada"}
 # Nearly every path fails once, so that the examples do retry.
 SCRIPTS: dict[tuple[str, str | None], tuple[testing.Step, ...]] = {
@@ -103,12 +106,17 @@ class Page:
         self.waits: list[float] = []
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             self._loop, self._server = runner, ScriptedServer()
+            self._store = RedisServer(folder) if STORE in self.document.text else None
             runner.run(self._server.__aenter__())
             try:
+                if self._store is not None:
+                    runner.run(self._store.__aenter__())
                 yield
             finally:
                 self._namespace.clear()
                 gc.collect()  # What an example left open is reported here.
+                if self._store is not None:
+                    runner.run(self._store.__aexit__())
                 runner.run(self._server.__aexit__())
 
     def run(self, index: int) -> None:
@@ -130,6 +138,8 @@ class Page:
         self._output.truncate()
         self._loop.run(self._write_scripts())
         source = example.parsed.replace(ADDRESS, self._server.url)
+        if self._store is not None:  # However busy this machine is, it is waited for.
+            source = source.replace(STORE, f'"{self._store.url}", timeout=5')
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         tree = compile(source, example.path, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
         # The traceback of an error names the lines of the page.

@@ -20,7 +20,8 @@ from retrykit.http.fetch import fetch_bytes
 from retrykit.http.send import describe
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_UNWRITTEN = 23
+UNWRITTEN = 23
+"""The exit code where standard output takes nothing more."""
 
 
 class _Ending(NamedTuple):
@@ -59,7 +60,7 @@ _FAILURES = tuple({ending.error for ending in _ENDINGS})
 
 EXIT_CODES = {
     0: "the body was written",
-    _UNWRITTEN: "the body could not be written",
+    UNWRITTEN: "the body could not be written",
     **{ending.code: ending.meaning for ending in _ENDINGS},
 }
 """What the exit codes mean; they are curl's."""
@@ -147,22 +148,22 @@ def _say(line: str) -> None:
 def _write(body: bytes) -> int:
     """Write the body to standard output; the exit code."""
     if sys.stdout is None:
-        _say(f"retrykit: ({_UNWRITTEN}) standard output is closed")
-        return _UNWRITTEN
+        _say(f"retrykit: ({UNWRITTEN}) standard output is closed")
+        return UNWRITTEN
     try:
         sys.stdout.buffer.write(body)
         sys.stdout.buffer.flush()
     except BrokenPipeError:  # Who reads has had enough, and knows it.
-        _abandon_output()
-        return _UNWRITTEN
+        abandon_output()
+        return UNWRITTEN
     except OSError as error:
-        _say(f"retrykit: ({_UNWRITTEN}) the body could not be written, {error.strerror}")
-        _abandon_output()
-        return _UNWRITTEN
+        _say(f"retrykit: ({UNWRITTEN}) the body could not be written, {error.strerror}")
+        abandon_output()
+        return UNWRITTEN
     return 0
 
 
-def _abandon_output() -> None:
+def abandon_output() -> None:
     """Let what is still buffered go nowhere: at the end, Python would try again to write it, and complain."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -33,8 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except OSError as error:  # Each command takes care of its own, but for what it prints.
+        get.abandon_output()
+        if not isinstance(error, BrokenPipeError):
+            print(f"retrykit: the output could not be written: {error.strerror}", file=sys.stderr)
+        return get.UNWRITTEN
     return code
 
 
@@ -178,12 +185,13 @@ def _plan(arguments: Namespace) -> int:
     from retrykit.cli import plan  # noqa: PLC0415 - as above
 
     policy = _policy(arguments, RetryPolicy())
-    waits = plan.run(policy)
-    if arguments.plot is None:
-        return 0
-    from retrykit.cli import plot  # noqa: PLC0415 - it needs matplotlib
+    code = 0
+    if arguments.plot is not None:
+        from retrykit.cli import plot  # noqa: PLC0415 - it needs matplotlib
 
-    return _save(partial(plot.draw_plan, policy, waits), arguments.plot)
+        code = _save(partial(plot.draw_plan, policy, plan.waits_of(policy)), arguments.plot)
+    plan.run(policy)
+    return code
 
 
 def _simulate(arguments: Namespace) -> int:

@@ -36,9 +36,9 @@ def scenario_of(arguments: Namespace) -> Scenario:
     if "outage" not in given and "overload" not in given:
         given["outage"], given["overload"] = _before(duration, _OUTAGES), _before(duration, _OVERLOADS)
     for start, end in given.get("outage", ()):
-        if end > duration:
+        if end >= duration:
             raise ValueError(
-                f"the outage {start:g}-{end:g} goes on past the end, --duration {duration:g}, so that nobody could see"
+                f"the outage {start:g}-{end:g} goes on to the end, --duration {duration:g}, so that nobody could see"
                 " what comes after it; write a longer --duration"
             )
     return Scenario(
@@ -56,8 +56,8 @@ def scenario_of(arguments: Namespace) -> Scenario:
 
 
 def _before(duration: float, events: Iterable[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Those that are over by then."""
-    return [event for event in events if event[1] <= duration]
+    """Those that are over before that."""
+    return [event for event in events if event[1] < duration]
 
 
 def compared(policy: RetryPolicy) -> dict[str, Callable[[], RetryPolicy]]:
@@ -120,7 +120,7 @@ def _introduce(console: Console, scenario: Scenario, seed: int) -> None:
     console.print(
         f"a server of {scenario.capacity:,g} requests/s, with a queue of {scenario.queue:,}; Retry-After: {retry_after}"
     )
-    events = [f"outage {start:g} to {end:g} s" for start, end in scenario.outages]
+    events = [f"outage {start:g} to {end:g} s" for start, end in scenario.outages] or ["no outage"]
     events += [f"{factor:g}x the calls {start:g} to {end:g} s" for start, end, factor in scenario.overloads]
     if scenario.failure_rate:
         events.append(f"{scenario.failure_rate:.3g} of the requests fail at random")

@@ -68,8 +68,12 @@ class Scenario:
             share("failure_rate", self.failure_rate, 0.02)
         if self.retry_after is not None:
             checks.seconds("retry_after", self.retry_after)
-        for outage in self.outages:
+        end = 0.0
+        for outage in sorted(self.outages):
             _check_event("outages", outage, 2, "(10, 15)", self.duration)
+            if outage[0] < end:
+                raise ValueError(f"outages contains {outage!r}, which begins in the one before; write them as one")
+            end = outage[1]
         for overload in self.overloads:
             _check_event("overloads", overload, 3, "(40, 50, 1.5)", self.duration)
             _above_zero("the factor in overloads", overload[2])

@@ -171,7 +171,7 @@ class TestPicture:
     [
         ("--outage 10", "'10' does not say from when to when; give two numbers of seconds, such as 10-15"),
         ("--outage 15-10", "outages contains (15.0, 10.0), which does not begin before it ends"),
-        ("--outage 50-80", "the outage 50-80 goes on past the end, --duration 60"),
+        ("--outage 50-80", "the outage 50-80 goes on to the end, --duration 60"),
         ("--overload 70-80x2", "begins after the end, duration=60; write a longer duration"),
         ("--overload 10-15", "'10-15' does not say from when to when there are how many times as many calls"),
         ("--overload 10-15x0", "the factor in overloads=0.0 can't be simulated"),

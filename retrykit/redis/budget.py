@@ -19,12 +19,13 @@ _LOCAL_PART = 0.1
 class _Question(NamedTuple):
     """Of a call that waits."""
 
-    since: float
-    """When it was asked, on the clock of the event loop."""
     cost: float
     answer: "asyncio.Future[bool | None]"
     """`None`: there is none."""
 
+
+# Seconds: a timer that comes so late comes after something else has held up the event loop.
+_LATE = 0.01
 
 _Questions = dict[str | None, list[_Question]]
 
@@ -83,11 +84,24 @@ class FleetBudget:
         granted: bool | None = None
         if courier.is_up and asyncio.get_running_loop() is courier.loop:
             cost = self.numbers.throttling_cost if throttled else self.numbers.cost
-            question = _Question(courier.loop.time(), cost, courier.loop.create_future())
+            question = _Question(cost, courier.loop.create_future())
             self._asked.setdefault(origin, []).append(question)
             courier.wake()
-            granted = await question.answer  # In time: `_deliver` sees to it, with one timer for all who ask.
+            granted = await self._in_time(question, origin, courier)
         return self.local.spend(origin, throttled=throttled) if granted is None else granted
+
+    async def _in_time(self, question: _Question, origin: str | None, courier: Courier) -> bool | None:
+        """The answer to a question, if there is one in time, whatever is under way to the store before it."""
+        loop, limit = courier.loop, courier.store.timeout
+        timer = loop.call_later(limit, _let_go_on, question, loop, loop.time() + limit)
+        try:
+            return await question.answer
+        except asyncio.CancelledError:
+            if not question.answer.cancelled() and question.answer.result():
+                self._give(origin, question.cost)
+            raise
+        finally:
+            timer.cancel()
 
     def _give(self, origin: str | None, tokens: float) -> None:
         """Note tokens that a bucket is to be given."""
@@ -99,8 +113,11 @@ class FleetBudget:
     async def _deliver(self) -> None:
         """Give what was earned, and then take what is asked for, in one round trip."""
         assert self._store is not None
-        asked, self._asked = self._asked, {}
         earned, self._earned = self._earned, {}
+        asked = {
+            origin: [one for one in questions if not one.answer.done()] for origin, questions in self._asked.items()
+        }
+        self._asked = {}
         # However long it took to gather it, what was earned is no more than a bucket holds.
         changes = {
             origin: [
@@ -108,12 +125,13 @@ class FleetBudget:
                 *(-question.cost for question in asked.get(origin, ())),
             ]
             for origin in {**earned, **asked}
+            if origin in earned or asked[origin]
         }
         if not changes:
             return
         buckets = {self._store.name("budget", origin or ""): tokens for origin, tokens in changes.items()}
         try:
-            made = await self._store.change(buckets, self.numbers.capacity, self._time_left(asked))
+            made = await self._store.change(buckets, self.numbers.capacity)
             for origin, (_, *answers) in zip(changes, made, strict=True):
                 self._answer(origin, asked.get(origin, ()), answers)
         except BaseException:
@@ -128,7 +146,7 @@ class FleetBudget:
         for question, granted in zip(questions, answers, strict=True):
             if not question.answer.done():
                 question.answer.set_result(granted)
-            elif granted:  # The call was cancelled.
+            elif granted:  # The call was cancelled, or could wait no longer.
                 self._give(origin, question.cost)
 
     def _answer_none(self, asked: _Questions | None = None) -> None:
@@ -137,18 +155,23 @@ class FleetBudget:
             asked, self._asked = self._asked, {}
         for questions in asked.values():
             for question in questions:
-                if not question.answer.done():
-                    question.answer.set_result(None)
-
-    def _time_left(self, asked: _Questions) -> float:
-        """Seconds within which an answer comes in time for all who ask: some have waited for the one before."""
-        assert self._store is not None
-        now = asyncio.get_running_loop().time()
-        first = min((questions[0].since for questions in asked.values()), default=now)
-        return max(0.0, first + self._store.timeout - now)
+                _answer_none_to(question)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.numbers!r}>"
+
+
+def _let_go_on(question: _Question, loop: asyncio.AbstractEventLoop, due: float) -> None:
+    """It has waited for long enough; where that is because the process was busy, the answer may be about to be read."""
+    if loop.time() - due > _LATE:
+        loop.call_later(_LATE, _answer_none_to, question)
+    else:
+        _answer_none_to(question)
+
+
+def _answer_none_to(question: _Question) -> None:
+    if not question.answer.done():
+        question.answer.set_result(None)
 
 
 def _part_of(numbers: RetryBudget) -> RetryBudget:

@@ -80,6 +80,7 @@ class Fleet:
         """For `RetryPolicy(pause=…)`."""
         self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
         """Connect, learn which pauses are running, and share from now on.
@@ -89,8 +90,11 @@ class Fleet:
         Raises:
             RuntimeError: It is running already.
         """
+        if self._loop is not None and self._loop.is_closed():
+            self._forget()  # Nobody has closed it while that loop ran.
         if self._client is not None:
             raise RuntimeError(f"the fleet {self.key!r} is running already; start it once, and share the object")
+        self._loop = asyncio.get_running_loop()
         self._client = self._make_client()
         store = Store(self._client, self.key, self.timeout, self.cool_down)
         runners = (self.budget.attach(store), *self.pause.attach(store))
@@ -105,7 +109,13 @@ class Fleet:
             raise
 
     async def aclose(self) -> None:
-        """Bring what was collected to the store, if it is there, and leave it; afterwards, all is local."""
+        """Bring what was collected to the store, if it is there, and leave it; afterwards, all is local.
+
+        Where the event loop that it was started in is closed already, it is only left.
+        """
+        if self._loop is not asyncio.get_running_loop():
+            self._forget()
+            return
         tasks, self._tasks = self._tasks, []
         client, self._client = self._client, None
         deliveries = (self.budget.detach(), self.pause.detach())
@@ -117,6 +127,11 @@ class Fleet:
         finally:
             if client is not None and self._is_ours:
                 await _within_limit(client.aclose())
+
+    def _forget(self) -> None:
+        self._tasks, self._client, self._loop = [], None, None
+        self.budget.detach()
+        self.pause.detach()
 
     async def __aenter__(self) -> Self:
         await self.start()

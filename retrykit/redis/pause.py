@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from aiohttp.typedefs import StrOrURL
+
 from retrykit.core import clock
 from retrykit.core.protocols import Hold
 from retrykit.guards.origins import keep
@@ -64,6 +66,14 @@ class FleetPause:
         except BaseException:
             self._untold = {**untold, **self._untold}
             raise
+
+    def end(self, origin: StrOrURL | None = None) -> None:
+        """Have the pause of an origin be over in this process; the others keep to it."""
+        self.local.end(origin)
+
+    def left(self, origin: StrOrURL | None = None) -> float:
+        """Seconds until the pause of an origin ends, as far as this process knows; 0 where there is none."""
+        return self.local.left(origin)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.local!r}>"

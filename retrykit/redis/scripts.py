@@ -26,8 +26,8 @@ for _, bucket in ipairs(KEYS) do
   local last = at + tonumber(ARGV[at])
   for i = at + 1, last do
     local changed = left + tonumber(ARGV[i])
-    if changed >= 0 then
-      left = math.min(changed, capacity)
+    if changed > -0.000001 then -- a third, three times, is a little less than one
+      left = math.max(0, math.min(changed, capacity))
       made[#made + 1] = 1
     else
       made[#made + 1] = 0

@@ -166,7 +166,10 @@ class Courier:
                 self._woken.clear()
                 await self._go()
                 self.has_tried.set()
-                await real_wait(self._woken, self._every if self.is_up else self.store.cool_down)
+                if self.is_up:
+                    await real_wait(self._woken, self._every)
+                else:  # Whoever has asked meanwhile has an answer by now.
+                    await real_wait(asyncio.Event(), self.store.cool_down)
         finally:
             self.is_up = False
             if self._at_the_end is not None:

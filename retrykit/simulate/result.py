@@ -75,8 +75,8 @@ class Result:
         the next outage or overload begins, or the run ends. So a server that serves its queue first, and then
         breaks down under what else comes, has not recovered.
 
-        0 means in the window that begins with the end of the outage. Of several outages, the one after which it took longest counts.
-        `None`: after one of them it did not come back, or there was no whole window to see it in.
+        0 means in the window that begins with the end of the outage. Of several outages, the one after which it took
+        longest counts. `None`: after one of them it did not come back, or there was no whole window to see it in.
         """
         recoveries = [self._recovery(start, end) for start, end in self.scenario.outages]
         known = [seconds for seconds in recoveries if seconds is not None]

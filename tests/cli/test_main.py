@@ -1,9 +1,11 @@
 """The arguments, the way to the commands, and what the package's own door is."""
 
 import importlib
+import os
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +144,24 @@ class TestModule:
         with pytest.raises(SystemExit) as stopped:
             runpy.run_module("retrykit", run_name="__main__")
         assert stopped.value.code == 7
+
+
+@pytest.mark.parametrize("command", ["plan", "plan --plot waits.svg"])
+def test_what_can_not_be_printed_is_said_and_the_picture_is_there(command, tmp_path):
+    script = f"{sys.executable} -m retrykit {command} >/dev/full"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 23
+    assert done.stderr == "retrykit: the output could not be written: No space left on device\n"
+    assert (tmp_path / "waits.svg").exists() == ("--plot" in command)
+
+
+def test_a_reader_who_has_had_enough_is_told_nothing():
+    script = f"{sys.executable} -m retrykit plan | true"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""

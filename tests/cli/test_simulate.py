@@ -105,7 +105,7 @@ def test_outages_and_overloads_are_as_given(capsys, run):
 
 def test_where_an_overload_is_given_there_is_no_outage(capsys, run):
     text = run(capsys, "--overload", "6-8x1.5")
-    assert "outage" not in text
+    assert "no outage, 1.5x the calls 6 to 8 s" in unwrapped(text)
     assert {cells[-1] for cells in table(text).values()} == {"-"}
 
 

@@ -381,3 +381,32 @@ async def test_successes_refill_the_local_budget_too(unused_tcp_port: int) -> No
         for _ in range(10):
             fleet.budget.earn(ORIGIN)
         assert await granted(fleet, times=3) == 1
+
+
+async def test_who_asks_while_it_fails_does_not_shorten_the_cool_down(
+    redis_server: RedisServer, log: pytest.LogCaptureFixture
+) -> None:
+    async with Fleet(redis_server.url, key="orders", timeout=0.3, cool_down=60, **numbers()) as fleet:
+        redis_server.freeze()
+        first = asyncio.create_task(spend(fleet))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(spend(fleet))
+        await asyncio.gather(first, second)
+        redis_server.thaw()
+        await asyncio.sleep(0.5)
+        assert levels(log) == ["WARNING"]
+
+
+async def test_a_question_that_waits_for_another_does_not_make_the_store_fail(
+    redis_server: RedisServer, log: pytest.LogCaptureFixture
+) -> None:
+    async with Fleet(redis_server.url, key="orders", timeout=1, cool_down=60, **numbers()) as fleet:
+        redis_server.freeze()
+        first = asyncio.create_task(spend(fleet))
+        await asyncio.sleep(0.6)
+        second = asyncio.create_task(spend(fleet))
+        await asyncio.sleep(0.2)
+        redis_server.thaw()
+        assert await first
+        assert await second
+        assert levels(log) == []

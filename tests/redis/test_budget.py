@@ -220,3 +220,17 @@ async def test_processes_share_a_bucket(redis_server: RedisServer, scripted_serv
     processes = [await asyncio.create_subprocess_exec(*command) for _ in range(3)]
     assert [await process.wait() for process in processes] == [0, 0, 0]
     assert len(scripted_server.requests("/down")) == 3 * 20 + 10
+
+
+async def test_the_reserve_of_a_ratio_is_there_to_the_last(redis_server: RedisServer) -> None:
+    async with Fleet(redis_server.url, **PATIENT, budget=RetryBudget.ratio(0.03, reserve=3)) as fleet:
+        assert [await spend(fleet) for _ in range(4)] == [True, True, True, False]
+
+
+async def test_a_question_that_nobody_waits_for_any_more_is_not_asked(redis_server: RedisServer) -> None:
+    async with Fleet(redis_server.url, **PATIENT, budget=RetryBudget(10, cost=10)) as fleet:
+        cancelled = asyncio.create_task(spend(fleet))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        assert await spend(fleet)
+        assert not await spend(fleet)

@@ -291,3 +291,22 @@ def test_the_local_budget_is_a_tenth_but_at_least_a_retry(budget: RetryBudget, r
     fleet = Fleet(URL, key="orders", budget=budget)
     assert [fleet.budget.spend(ORIGIN) for _ in range(50)].count(True) == retries
     assert fleet.budget.spend("http://other.example.com", throttled=True)
+
+
+def test_one_that_was_not_closed_can_be_started_in_another_event_loop(unused_tcp_port: int) -> None:
+    fleet = Fleet(f"redis://127.0.0.1:{unused_tcp_port}", key="orders")  # Nobody is there: nothing stays open.
+
+    async def start() -> None:
+        await fleet.start()
+        with pytest.raises(RuntimeError, match="is running already"):
+            await fleet.start()
+
+    async def start_and_close() -> None:
+        await fleet.start()
+        await fleet.aclose()
+
+    asyncio.run(start())
+    asyncio.run(start_and_close())
+    asyncio.run(start())
+    asyncio.run(fleet.aclose())
+    assert repr(fleet) == "<Fleet 'orders', not running>"

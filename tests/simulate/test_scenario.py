@@ -21,6 +21,10 @@ from retrykit.simulate.world import numbers
         ({"outages": ((5, 5),)}, r"outages contains \(5, 5\), which does not begin before it ends"),
         ({"outages": ((-1, 5),)}, r"outages contains \(-1, 5\)"),
         ({"outages": ((60, 65),)}, r"\(60, 65\), which begins after the end, duration=60"),
+        (
+            {"outages": ((10, 15), (12, 20))},
+            r"outages contains \(12, 20\), which begins in the one before; write them as",
+        ),
         ({"overloads": ((5, 4, 2),)}, r"overloads contains \(5, 4, 2\)"),
         ({"overloads": ((4, 5, 0),)}, "the factor in overloads=0 can't be simulated"),
     ],

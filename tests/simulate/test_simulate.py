@@ -257,7 +257,7 @@ class TestPause:
 
 # --- what always holds ------------------------------------------------------------------------------------------------
 
-OUTAGES = st.lists(st.tuples(st.floats(0, 2), st.floats(2.5, 6)), max_size=2).map(tuple)
+OUTAGES = st.lists(st.tuples(st.floats(0, 2), st.floats(2.5, 6)), max_size=1).map(tuple)
 OVERLOADS = st.lists(st.tuples(st.floats(0, 2), st.floats(2.5, 6), st.floats(0.1, 5)), max_size=2).map(tuple)
 SCENARIOS = st.builds(
     Scenario,

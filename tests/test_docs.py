@@ -33,7 +33,7 @@ from sybil.example import Example
 from sybil.parsers.markdown import CodeBlockParser
 
 import retrykit
-from retrykit import RetryPolicy, log_listener, set_listeners, testing
+from retrykit import RetryPolicy, log_listener, redis, set_listeners, simulate, testing
 from retrykit.cli.get import EXIT_CODES
 from retrykit.core.listeners import get_listeners, logger
 from retrykit.testing import Disconnect, Reply, ScriptedServer, Truncated
@@ -355,7 +355,7 @@ def test_a_wrong_default_is_seen() -> None:
     assert defaults_shown(text.replace("| `max_delay` | `60.0` |", "| `max_delay` | `61.0` |")) != defaults_shown(text)
 
 
-@pytest.mark.parametrize("module", [retrykit, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [retrykit, testing, simulate, redis], ids=lambda module: module.__name__)
 def test_the_reference_has_every_public_name(module: Any) -> None:
     reference = (ROOT / "docs" / "reference.md").read_text()
     shown = re.findall(

@@ -46,8 +46,9 @@ class Guarded:
             if self._policy.pause is not None:
                 await self._wait_for_its_turn(run, self._policy.pause)
             after = self._hedge_after(run)
+            is_hedged = after is not None and run.may_be_hedged
             entered = self.let_through(run)
-        if after is not None and run.may_be_hedged:
+        if after is not None and is_hedged:
             return await _Race(self, run, self._policy, after).run(entered)
         number, began = run.attempts + 1, clock.now()
         try:

@@ -417,7 +417,7 @@ class TestPause:
         scripted_server.script("/ok", Reply(200, delay=0.05))
         pause.begin(scripted_server.url, 0.6)
         async with make_client(pause=pause, attempt_timeout=0.5, max_retries=1) as client:
-            await client.get_bytes("/ok")
+            assert await client.get_bytes("/ok") == b""
 
     async def test_a_held_call_has_only_what_is_left_of_its_time(self, make_client, scripted_server):
         pause = OriginPause(spread=0)

@@ -9,9 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from typing import Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -79,10 +77,10 @@ def time_limit(seconds: float | None) -> asyncio.Timeout:
     return asyncio.timeout(seconds)
 
 
-async def first_of(tasks: Collection[asyncio.Task[T]], seconds: float | None) -> set[asyncio.Task[T]]:
-    """Wait until one of them has ended, or for so many real seconds: those that have ended."""
-    done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    return done
+async def first_of(futures: Collection[asyncio.Future[Any]], seconds: float | None) -> bool:
+    """Wait until one of them is done, or for so many real seconds: is one done?"""
+    done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    return bool(done)
 
 
 @contextlib.contextmanager

@@ -265,8 +265,8 @@ class _Race:
 
     async def _something_ended(self) -> bool:
         """Wait for that, or until it is time for a hedge."""
-        asking: list[asyncio.Task[Any]] = [] if self._asked is None else [self._asked.answer]
-        return bool(await clock.first_of([*self._running, *asking], self._after))
+        asking = [] if self._asked is None else [self._asked.answer]
+        return await clock.first_of([*self._running, *asking], self._after)
 
     def _counting(self, ended: list[asyncio.Task[Any]]) -> asyncio.Task[Any] | None:
         """The one by which the round ends: an answer, else the last one that failed, where no other one runs."""
@@ -317,7 +317,7 @@ class _Race:
             if not granted:
                 self._guarded.leave(self._run, entered, failed=None)
         if inspect.isawaitable(granted):
-            self._asked = _Asked(asyncio.create_task(_awaited(granted)), entered, failed)
+            self._asked = _Asked(asyncio.ensure_future(granted), entered, failed)
         elif granted:
             self._begin_for(entered, failed)
 
@@ -381,7 +381,8 @@ class _Race:
 
     async def _call_off(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Cancel, wait until that is done, and let go of what they have come to all the same."""
-        awaited, asked = list(tasks), self._asked
+        awaited: list[asyncio.Future[Any]] = list(tasks)
+        asked = self._asked
         if asked is not None:
             self._asked = None
             awaited.append(asked.answer)
@@ -413,12 +414,8 @@ class _Asked:
 
     __slots__ = ("answer", "entered", "failed")
 
-    def __init__(self, answer: asyncio.Task[bool], entered: int, failed: Outcome | None) -> None:
+    def __init__(self, answer: asyncio.Future[bool], entered: int, failed: Outcome | None) -> None:
         self.answer, self.entered, self.failed = answer, entered, failed
-
-
-async def _awaited(answer: Awaitable[bool]) -> bool:
-    return await answer
 
 
 def _outcome_of(task: asyncio.Task[Any]) -> Outcome:

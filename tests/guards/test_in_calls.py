@@ -77,6 +77,15 @@ def left_of(budget, origin=None):
     return budget.left(origin) / budget.cost
 
 
+async def run_until(call, reached):
+    """Run a coroutine as far as that, as a task would."""
+    waiting = call.send(None)
+    while not reached():
+        await asyncio.sleep(0.005)
+        if waiting.done():
+            waiting = call.send(None)
+
+
 async def cycles_of(call):
     """What of retrykit only the garbage collector frees, of a few calls."""
     await call()
@@ -1083,11 +1092,7 @@ class TestHedging:
         breaker.leave(None, breaker.enter(None), failed=True)
         await asyncio.sleep(0.31)
         call = retry_http(hedge_after=0.02, budget=budget, breaker=breaker)(asyncio.sleep)(SLOW)
-        waiting = call.send(None)
-        for _ in range(2):
-            await asyncio.sleep(0.05)
-            if waiting.done():
-                waiting = call.send(None)
+        await run_until(call, lambda: len(asyncio.all_tasks() - before) == 2)
         call.close()
         for _ in range(5):
             await asyncio.sleep(0)
@@ -1096,7 +1101,7 @@ class TestHedging:
         breaker.enter(None)
 
     async def test_one_that_is_thrown_away_while_it_waits_for_the_loser(self):
-        before, began = asyncio.all_tasks(), []
+        before, began, cancelled = asyncio.all_tasks(), [], []
 
         async def attempt():
             began.append(1)
@@ -1105,16 +1110,11 @@ class TestHedging:
             try:
                 await asyncio.sleep(SLOW)
             except asyncio.CancelledError:
+                cancelled.append(1)
                 await asyncio.sleep(SLOW)
 
         call = retry_http(hedge_after=0.02)(attempt)()
-        waiting = call.send(None)
-        while len(began) < 2:
-            await asyncio.sleep(0.05)
-            if waiting.done():
-                waiting = call.send(None)
-        await asyncio.sleep(0.01)
-        call.send(None)
+        await run_until(call, lambda: bool(cancelled))
         call.close()
         for task in asyncio.all_tasks() - before:  # It did not end when it was told to.
             task.cancel()

@@ -43,6 +43,15 @@ PERMANENT, UNSENT, MAYBE_PROCESSED = Kind.PERMANENT, Kind.UNSENT, Kind.MAYBE_PRO
 # RFC 8470 §5.2, RFC 6585 §4). 502 and 504 are not among them: a gateway may have passed the request on.
 _NOT_TAKEN_UP = frozenset({408, 425, 429, 503})
 
+THROTTLED = 429
+"""The server is well, and wants less (RFC 6585 §4)."""
+PAUSING = frozenset({THROTTLED, 503})
+"""The answers whose Retry-After is about the server, and not about what was asked for (RFC 9110 §15.6.4)."""
+SERVER_ERRORS = 500
+"""A status from here on is no success (RFC 9110 §15.6), even where it is not retried."""
+SERVER_IS_WELL = frozenset(range(400, 500)) - _NOT_TAKEN_UP
+"""The client errors: whatever a policy does about them, they are answers of a healthy server (RFC 9110 §15.5)."""
+
 # The statuses of a proxy's answer to CONNECT that may be another next time; the request itself never left.
 _PROXY_MAY_RECOVER = frozenset({502, 503, 504})
 

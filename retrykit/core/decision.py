@@ -16,6 +16,8 @@ from retrykit.core import backoff, retry_after
 from retrykit.core.classify import (
     MAYBE_PROCESSED,
     PERMANENT,
+    SERVER_ERRORS,
+    SERVER_IS_WELL,
     Kind,
     answered_by_redirect,
     kind_of_error,
@@ -225,6 +227,23 @@ def _request_of(info: RequestInfo | None) -> Request | None:
 def can_be_retried(outcome: Outcome, policy: RetryPolicy) -> bool:
     """Would another attempt follow, if attempts, time and the request allow it?"""
     return _kind(outcome, policy) not in (None, PERMANENT)
+
+
+def is_success(outcome: Outcome) -> bool:
+    """Is an outcome that is not retried a success? A 404 is one: the server is well, and has answered."""
+    return outcome.error is None if outcome.status is None else outcome.status < SERVER_ERRORS
+
+
+def server_failed(outcome: Outcome, policy: RetryPolicy) -> bool | None:
+    """Does this outcome show that the server is not well? `None` where it shows nothing of it."""
+    if isinstance(outcome.error, tenacity.TryAgain):
+        cause = outcome.error.__cause__
+        return server_failed(Outcome(None, cause), policy) if isinstance(cause, Exception) else False
+    if outcome.status in SERVER_IS_WELL:
+        return False
+    if can_be_retried(outcome, policy):
+        return True
+    return False if is_success(outcome) else None
 
 
 def _kind(outcome: Outcome, policy: RetryPolicy) -> Kind | None:

@@ -10,23 +10,18 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, cast
 
-import tenacity
 from aiohttp import ClientResponse
 
 from retrykit.core import clock
 from retrykit.core.checks import is_number, name_of
-from retrykit.core.classify import UNSENT, kind_of_status
-from retrykit.core.decision import Outcome, can_be_retried
+from retrykit.core.classify import PAUSING
+from retrykit.core.decision import Outcome, can_be_retried, server_failed
 from retrykit.core.errors import CircuitOpenError, OriginPausedError
 from retrykit.core.limits import TimeLimit
 from retrykit.core.policy import RetryPolicy
 from retrykit.core.protocols import HedgeAfter, Pause
-from retrykit.core.run import SERVER_ERRORS, Run
+from retrykit.core.run import Run
 from retrykit.core.scope import Scope
-
-# The answers whose Retry-After is about the server, and not about what was asked for (RFC 9110 §15.6.4, RFC 6585 §4).
-_PAUSING = frozenset({429, 503})
-_SERVER_IS_WELL = frozenset(status for status in range(400, 500) if kind_of_status(status) is not UNSENT)
 
 
 class Guarded:
@@ -138,24 +133,12 @@ class Guarded:
     def see(self, run: Run, outcome: Outcome) -> bool | None:
         """Take in how an attempt ended: did the server fail? `None` where that is not known."""
         pause, breaker = self._policy.pause, self._policy.breaker
-        if pause is not None and outcome.status in _PAUSING:
+        if pause is not None and outcome.status in PAUSING:
             outcome.wall = clock.wall()
             if asked := outcome.asked_delay:
                 pause.begin(_answered_by(run, outcome), asked)
-        return None if breaker is None else self._failed(run, outcome)
-
-    def _failed(self, run: Run, outcome: Outcome) -> bool | None:
-        if isinstance(outcome.error, tenacity.TryAgain):
-            if not isinstance(outcome.error.__cause__, Exception):
-                return False
-            outcome = Outcome(None, outcome.error.__cause__)
-        if outcome.status in _SERVER_IS_WELL:
-            return False
-        if can_be_retried(outcome, self._policy):
-            return True if _answered_by(run, outcome) == run.origin else None
-        if outcome.status is not None:
-            return False if outcome.status < SERVER_ERRORS else None
-        return False if outcome.error is None else None
+        failed = None if breaker is None else server_failed(outcome, self._policy)
+        return None if failed and _answered_by(run, outcome) != run.origin else failed
 
     def is_answer(self, outcome: Outcome) -> bool:
         """Has the server answered, and not that it can't? A value counts as an answer, too."""

@@ -6,10 +6,11 @@ from typing import Any, ParamSpec, TypeVar
 from aiohttp import ClientResponse
 
 from retrykit.core import clock
+from retrykit.core.classify import SERVER_ERRORS
 from retrykit.core.errors import UsageError
 from retrykit.core.guarded import Guarded
 from retrykit.core.limits import TimeLimit
-from retrykit.core.run import SERVER_ERRORS, Plan, Run
+from retrykit.core.run import Plan, Run
 
 P = ParamSpec("P")
 R = TypeVar("R")

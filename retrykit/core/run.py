@@ -12,7 +12,20 @@ from aiohttp import ClientResponse
 
 from retrykit.core import clock, errors, listeners, scope
 from retrykit.core.checks import name_of, shown_type
-from retrykit.core.decision import ACCEPT, Accept, Ahead, Call, Decision, GiveUp, Outcome, Retry, can_be_retried, decide
+from retrykit.core.classify import THROTTLED
+from retrykit.core.decision import (
+    ACCEPT,
+    Accept,
+    Ahead,
+    Call,
+    Decision,
+    GiveUp,
+    Outcome,
+    Retry,
+    can_be_retried,
+    decide,
+    is_success,
+)
 from retrykit.core.discard import MOST_SECONDS, drain
 from retrykit.core.errors import GiveUpError, ResponseError
 from retrykit.core.events import (
@@ -101,9 +114,6 @@ class _Asked:
 
 
 _UNKNOWN = Request()
-# A status from here on is no success (RFC 9110 §15.6), even where it is not retried.
-SERVER_ERRORS = 500
-_THROTTLED = 429
 
 
 class Run:
@@ -443,11 +453,10 @@ class Run:
     def _as_budgeted(self, outcome: Outcome, decision: Decision, budget: Budget) -> Decision:
         """What follows, as far as the budget allows it; where it has to ask elsewhere, that is not known yet."""
         if isinstance(decision, Accept):
-            healthy = outcome.error is None if outcome.status is None else outcome.status < SERVER_ERRORS
-            if healthy:
+            if is_success(outcome):
                 budget.earn(self.origin)
         elif isinstance(decision, Retry):
-            granted = budget.spend(self.origin, throttled=outcome.status == _THROTTLED)
+            granted = budget.spend(self.origin, throttled=outcome.status == THROTTLED)
             if not inspect.isawaitable(granted):
                 return decision if granted else GiveUp("budget")
             self._asked = _Asked(granted, decision)

@@ -66,7 +66,7 @@ class RetryBudget:
             if getattr(self, name) > capacity:
                 raise ValueError(
                     f"{name}={getattr(self, name):g} is more than capacity={capacity:g}, so that nothing would ever be"
-                    f" retried; write a larger capacity"
+                    " retried; write a larger capacity, or, for a share of the calls, RetryBudget.ratio(0.1)"
                 )
         if self.refund > min(self.cost, self.throttling_cost):
             raise ValueError(

@@ -9,8 +9,6 @@ from retrykit.core.events import origin_of
 
 S = TypeVar("S")
 
-MOST_ORIGINS = 1024
-
 
 def whole(name: str, value: object) -> int:
     """A whole number, 1 or more.

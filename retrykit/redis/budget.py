@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
+from retrykit.core import clock
 from retrykit.guards.budget import RetryBudget
 from retrykit.guards.origins import keep
 from retrykit.redis.store import MOST_ORIGINS, Courier, Store, nothing
@@ -93,7 +94,7 @@ class FleetBudget:
     async def _in_time(self, question: _Question, origin: str | None, courier: Courier) -> bool | None:
         """The answer to a question, if there is one in time, whatever is under way to the store before it."""
         loop, limit = courier.loop, courier.store.timeout
-        timer = loop.call_later(limit, _let_go_on, question, loop, loop.time() + limit)
+        timer = loop.call_later(limit, _let_go_on, question, loop, clock.now() + limit)
         try:
             return await question.answer
         except asyncio.CancelledError:
@@ -163,7 +164,7 @@ class FleetBudget:
 
 def _let_go_on(question: _Question, loop: asyncio.AbstractEventLoop, due: float) -> None:
     """It has waited for long enough; where that is because the process was busy, the answer may be about to be read."""
-    if loop.time() - due > _LATE:
+    if clock.now() - due > _LATE:
         loop.call_later(_LATE, _answer_none_to, question)
     else:
         _answer_none_to(question)

@@ -19,7 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from retrykit.core import clock
-from retrykit.core.decision import Ahead, Call, GiveUp, Outcome, Retry, can_be_retried, decide
+from retrykit.core.decision import Ahead, Call, GiveUp, Outcome, Retry, decide, server_failed
 from retrykit.core.errors import CircuitOpenError
 from retrykit.core.policy import RetryPolicy
 from retrykit.core.protocols import Budget, Pause
@@ -199,7 +199,7 @@ class _Simulation:
         if policy.pause is not None and outcome.status is not None and self._asked:
             policy.pause.begin(_ORIGIN, self._asked)
         if policy.breaker is not None:
-            policy.breaker.leave(_ORIGIN, call.entered, failed=_is_failure(outcome, policy))
+            policy.breaker.leave(_ORIGIN, call.entered, failed=server_failed(outcome, policy))
         if outcome is _SUCCESS:
             self._series.served[-1] += 1
             if policy.budget is not None:
@@ -239,13 +239,6 @@ class _Simulation:
     def _end(self, call: _Call, reason: str) -> None:
         self._reasons[reason] += 1
         self._sent[call.sent] += 1
-
-
-def _is_failure(outcome: Outcome, policy: RetryPolicy) -> bool | None:
-    """Did the server fail? `None` where that is not known."""
-    if outcome is _SUCCESS:
-        return False
-    return True if can_be_retried(outcome, policy) else None
 
 
 def _grants(budget: Budget) -> bool:

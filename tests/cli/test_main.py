@@ -146,6 +146,7 @@ class TestModule:
         assert stopped.value.code == 7
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 @pytest.mark.parametrize("command", ["plan", "plan --plot waits.svg"])
 def test_what_can_not_be_printed_is_said_and_the_picture_is_there(command, tmp_path):
     script = f"{sys.executable} -m retrykit {command} >/dev/full"

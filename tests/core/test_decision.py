@@ -13,7 +13,7 @@ from yarl import URL
 
 from retrykit import RetryPolicy, TryAgain
 from retrykit.core.backoff import JITTERS
-from retrykit.core.decision import Accept, Ahead, Call, GiveUp, Outcome, Retry, decide
+from retrykit.core.decision import Accept, Ahead, Call, GiveUp, Outcome, Retry, decide, is_success, server_failed
 
 URL_ = URL("http://localhost/")
 REQUEST = aiohttp.RequestInfo(URL_, "GET", CIMultiDictProxy(CIMultiDict()), URL_)
@@ -342,3 +342,33 @@ class TestGuardsAhead:
             assert timeout is None or decision.delay < timeout
         else:
             assert decision.reason in {"timeout", "retry_after", "circuit_open"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failed"),
+    [
+        (Outcome(), False),
+        (raised_status(404), False),
+        (raised_status(429), True),
+        (raised_status(503), True),
+        (raised_status(500), None),
+        (BROKEN, True),
+        (raised(ValueError()), None),
+        (raised(TryAgain()), False),
+    ],
+)
+def test_what_shows_that_a_server_is_not_well(outcome, failed):
+    assert server_failed(outcome, RetryPolicy()) is failed
+
+
+def test_a_client_error_shows_nothing_bad_whatever_a_policy_does_about_it():
+    assert server_failed(raised_status(401), RetryPolicy(statuses={401, 500})) is False
+    assert server_failed(raised_status(500), RetryPolicy(statuses={401, 500})) is True
+
+
+@pytest.mark.parametrize(
+    ("outcome", "success"),
+    [(Outcome(), True), (raised_status(404), True), (raised_status(500), False), (raised(ValueError()), False)],
+)
+def test_what_gives_back_to_a_budget(outcome, success):
+    assert is_success(outcome) is success

@@ -8,6 +8,7 @@ decorated already.
 from retrykit.core.classify import TRANSIENT_ERRORS
 from retrykit.core.decorator import retry_http
 from retrykit.core.errors import (
+    ChecksumError,
     CircuitOpenError,
     GiveUpError,
     OriginPausedError,
@@ -27,13 +28,16 @@ from retrykit.guards.pause import OriginPause
 from retrykit.http.client import AsyncHTTPClient
 from retrykit.http.fetch import fetch_bytes, fetch_json, fetch_text, get, post
 from retrykit.http.middleware import RetryMiddleware
+from retrykit.http.stream import BodyStream, stream
 
 __all__ = [
     "TRANSIENT_ERRORS",
     "AsyncHTTPClient",
     "Attempt",
+    "BodyStream",
     "Breaker",
     "Budget",
+    "ChecksumError",
     "CircuitBreaker",
     "CircuitOpenError",
     "GiveUpError",
@@ -61,4 +65,5 @@ __all__ = [
     "post",
     "retry_http",
     "set_listeners",
+    "stream",
 ]

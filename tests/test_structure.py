@@ -51,6 +51,7 @@ ROOMS = {
         "replay",
         "send",
         "middleware",
+        "ranges",
         "stream",
         "client",
         "fetch",
@@ -263,8 +264,10 @@ def test_public_names() -> None:
         "TRANSIENT_ERRORS",
         "AsyncHTTPClient",
         "Attempt",
+        "BodyStream",
         "Breaker",
         "Budget",
+        "ChecksumError",
         "CircuitBreaker",
         "CircuitOpenError",
         "GiveUpError",
@@ -292,6 +295,7 @@ def test_public_names() -> None:
         "post",
         "retry_http",
         "set_listeners",
+        "stream",
     ]
 
 

@@ -18,7 +18,7 @@ import aiohttp
 import tenacity
 from aiohttp import client_exceptions, http_exceptions
 
-from retrykit.core.errors import CircuitOpenError, OriginPausedError, UsageError
+from retrykit.core.errors import ChecksumError, CircuitOpenError, OriginPausedError, UsageError
 
 
 class Kind(Enum):
@@ -97,6 +97,8 @@ _KINDS: dict[type[BaseException], Kind] = {
     aiohttp.RedirectClientError: Kind.PERMANENT,
     aiohttp.TooManyRedirects: Kind.PERMANENT,
     UsageError: Kind.PERMANENT,
+    # What came is not what was wanted.
+    ChecksumError: Kind.PERMANENT,
     # A guard has just said that nothing is to be sent.
     CircuitOpenError: Kind.PERMANENT,
     OriginPausedError: Kind.PERMANENT,

@@ -124,6 +124,8 @@ class Call:
     """May the server process the request twice?"""
     sendable: bool = True
     """Can the request's body be sent again?"""
+    resumable: bool = True
+    """Can another answer go on with what has come of this one's body?"""
     holds_back: bool = False
     """Is aiohttp's own repeat of a request held back, so that ours takes its place?"""
     repeated_at_once: bool = False
@@ -177,8 +179,8 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
         return ACCEPT
     if call.attempt >= policy.max_retries:
         return GiveUp("attempts")
-    if not call.sendable:
-        return GiveUp("body")
+    if not (call.sendable and call.resumable):
+        return GiveUp("not_resumable" if call.sendable else "body")
     if not call.repeatable and (kind is MAYBE_PROCESSED or outcome.taken_up):
         return GiveUp("not_repeatable")
     if call.holds_back and not call.repeated_at_once and lost_connection(outcome.error):

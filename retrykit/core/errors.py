@@ -5,6 +5,7 @@ aiohttp.ClientResponseError
     └── GiveUpError            … one that could have been retried, and was given up on
 
 aiohttp.ClientError
+├── ChecksumError              a file has come whole, and is not the one that was wanted
 ├── CircuitOpenError           the circuit breaker of an origin lets nothing through at the moment
 └── OriginPausedError          an origin is paused for longer than a call can wait; it is a TimeoutError, too
 
@@ -86,7 +87,7 @@ class GiveUpError(ResponseError):
     """A response that could have been retried, and was given up on.
 
     `reason` says why: `"attempts"`, `"stop"`, `"timeout"`, `"budget"`, `"retry_after"`, `"circuit_open"`,
-    `"not_repeatable"` or `"body"`.
+    `"not_repeatable"` or `"body"`. (A body that was handed out in part, `"not_resumable"`, ends with its own error.)
     """
 
     reason: Reason
@@ -115,6 +116,26 @@ class GiveUpError(ResponseError):
 
     def __str__(self) -> str:
         return f"{super().__str__()} ({self.summary})"
+
+
+class ChecksumError(ClientError):
+    """A download has come whole, and is not the file that was wanted. It is never retried; nothing of it is kept.
+
+    Args:
+        path: Where it was to go.
+        expected: The SHA-256 that was wanted, in hex.
+        actual: That of what came.
+    """
+
+    def __init__(self, path: str, expected: str, actual: str) -> None:
+        super().__init__(path, expected, actual)
+        self.path, self.expected, self.actual = path, expected, actual
+
+    def __str__(self) -> str:
+        return (
+            f"what came for {self.path} has the SHA-256 {self.actual}, and {self.expected} was wanted: the file has"
+            " changed, the digest is that of another one, or it was damaged on the way"
+        )
 
 
 class CircuitOpenError(ClientError):
@@ -227,6 +248,7 @@ _BECAUSE: dict[Reason, str] = {
     "body": "; a body of type {body} can't be sent again: pass bytes or a file that can be rewound; the client and the"
     " helpers also take a function that makes the body anew for each attempt (data=lambda: open(...), or data=lines in"
     " the place of data=lines())",
+    "not_resumable": "; what has come of the body can't be gone on with: {unresumable}",
 }
 
 
@@ -236,6 +258,7 @@ def summary(
     *,
     measured: bool,
     body: str | None,
+    unresumable: str | None,
     redirected: bool,
     timeout: float | None,
     max_retry_after: float,
@@ -247,6 +270,7 @@ def summary(
         reason: Why it was given up on; `None` where it ended with a failure that is not retried.
         measured: Was its time measured from its start, or only from its first failure?
         body: The type of a body that can't be sent again.
+        unresumable: Why the body of an answer can't be gone on with.
         redirected: Was the request answered by a redirect before?
         timeout: Of the policy, as `max_retry_after`.
         max_retry_after: In seconds.
@@ -255,6 +279,7 @@ def summary(
     count = "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
     time = f" in {attempts[-1].elapsed:.1f} s" + ("" if measured else " or more")
     limits = {"timeout": in_seconds(timeout or 0.0), "max_retry_after": in_seconds(max_retry_after), "body": body}
+    limits["unresumable"] = unresumable
     why = " was answered by a redirect, and" if redirected else ""
     because = _BECAUSE[reason].format(**limits, why=why) if reason else ""
     return f"{ended} after {count}{time}: {', '.join(map(str, attempts))}{because}"

@@ -8,7 +8,9 @@ from urllib.parse import quote
 from aiohttp import ClientResponse
 from yarl import URL
 
-Reason = Literal["attempts", "stop", "timeout", "budget", "retry_after", "circuit_open", "not_repeatable", "body"]
+Reason = Literal[
+    "attempts", "stop", "timeout", "budget", "retry_after", "circuit_open", "not_repeatable", "body", "not_resumable"
+]
 """Why a call was given up on:
 
 `attempts`        `max_retries` attempts were made
@@ -19,6 +21,7 @@ Reason = Literal["attempts", "stop", "timeout", "budget", "retry_after", "circui
 `circuit_open`    the policy's `breaker` would not have let the next attempt through
 `not_repeatable`  the request may have been processed, and nothing says that it may be processed twice
 `body`            the request's body can't be sent again
+`not_resumable`   a part of the answer's body was handed out, and no other answer can go on with it
 """
 
 
@@ -36,6 +39,15 @@ class RequestBody(Protocol):
         ...
 
 
+class PartialBody(Protocol):
+    """The body of an answer, of which a part has come."""
+
+    @property
+    def unresumable(self) -> str | None:
+        """Why no other answer can go on with it; `None` where one can."""
+        ...
+
+
 class Request(NamedTuple):
     """What is known of a call's request, without anything secret: no query, credentials, headers or body."""
 
@@ -46,6 +58,8 @@ class Request(NamedTuple):
     """May the server process it twice?"""
     body: RequestBody | None = None
     """Its body, where there is one that might not be there a second time."""
+    answered: PartialBody | None = None
+    """What has come of the answer's body, where another attempt has to go on with it."""
 
     @classmethod
     def to(cls, method: str, url: URL) -> "Request":

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from aiohttp import ClientResponse
 
-from retrykit.core import clock
+from retrykit.core import clock, scope
 from retrykit.core.checks import is_number, name_of
 from retrykit.core.classify import PAUSING
 from retrykit.core.decision import Outcome, can_be_retried, server_failed
@@ -161,17 +161,19 @@ def _answered_by(run: Run, outcome: Outcome) -> str | None:
 
 async def _within(limit: TimeLimit | None, number: int, run: Run) -> Any:
     """An attempt, marked, and within its time."""
+    if number > 1:
+        scope.count_attempt()
     if limit is not None:
         with limit:
             return await run.make_attempt()
     if number == 1:
         return await run.make_attempt()
-    scope = Scope()
-    scope.enter(number)
+    mark = Scope()
+    mark.enter(number)
     try:
         return await run.make_attempt()
     finally:
-        scope.running = 0
+        mark.running = 0
 
 
 def _seconds_of(hedge_after: HedgeAfter, origin: str | None) -> float | None:

@@ -24,14 +24,20 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
     limits_of_first = None if plan.keeps_time else plan.limits
     guarded = Guarded(policy) if policy.guards_attempts else None
     budget, origin_of = policy.budget, None if plan.traits.origin is None else plan.origin_of
+    carried_on = plan.traits.carried_on
     attempt: Callable[..., Awaitable[Any]] = fn
 
-    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: C901, PLR0912 - it would be no easier in pieces.
+    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: C901, PLR0912, PLR0915 - no easier in pieces.
         run: Run | None = None
         started = clock.now() if measures_time else 0.0
+        before = None if carried_on is None else carried_on(*args, **kwargs)
+        if before is not None:
+            run = Run(plan, args, kwargs, started, before)
         try:
             while True:
                 try:
+                    if before is not None and before.failure:
+                        before.fail()
                     if guarded is not None:
                         run = run or Run(plan, args, kwargs, started)
                         outcome = await guarded.attempt(run)

@@ -26,15 +26,16 @@ def _wait(value: str, date: str | None, wall: float) -> float | None:
     if _SECONDS.fullmatch(value):
         # So many digits that they overflow still mean "much longer than you would wait".
         return min(float(value), sys.float_info.max)
-    until = _timestamp(value)
+    until = timestamp(value)
     if until is None:
         return None
-    sent = _timestamp(date) if date is not None else None
+    sent = timestamp(date) if date is not None else None
     wait = until - (wall if sent is None else sent)
     return wait if wait >= 0 else None
 
 
-def _timestamp(http_date: str) -> float | None:
+def timestamp(http_date: str) -> float | None:
+    """Seconds since the epoch; `None` where it can't be read."""
     try:
         parsed = parsedate_to_datetime(http_date)
         # All three formats of RFC 9110 §5.6.7 are in GMT; asctime's just doesn't say so.

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import tenacity
 from aiohttp import ClientResponse
@@ -47,6 +47,21 @@ from retrykit.core.strategies import Strategies
 Describe = Callable[..., Request]
 
 
+class CarriedOn(NamedTuple):
+    """A failure that came after a call had ended, and that counts as its last attempt: a body has broken off."""
+
+    failure: list[Exception]
+    """The failure alone."""
+    started: float
+    """The instant, on the clock of `clock.now`, from which the time of the call is counted."""
+    ended: tuple[Ended, ...]
+    """The attempts before."""
+
+    def fail(self) -> None:
+        """Raise the failure. It is not kept: its traceback leads back here, and that would be a cycle."""
+        raise self.failure.pop()
+
+
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What we know of a function that sends requests; of a user's own coroutine, it is nothing."""
@@ -62,6 +77,8 @@ class Traits:
     """Tells the origin of a request, from the arguments of the call, to the guards. Default: it is not known."""
     holds_back: bool = False
     """Is aiohttp's own repeat of its requests held back?"""
+    carried_on: Callable[..., CarriedOn | None] | None = None
+    """Tells, from the arguments of a call, of what it goes on with."""
     keeps_time: bool = False
     """Does the first attempt end in time by itself, where a call has a timeout, and its attempts have none?"""
     as_raised: Callable[[Exception], Exception] | None = None
@@ -142,12 +159,14 @@ class Run:
         "unsettled",
     )
 
-    def __init__(self, plan: Plan, args: Any, kwargs: Any, started: float) -> None:
+    def __init__(self, plan: Plan, args: Any, kwargs: Any, started: float, carried_on: CarriedOn | None = None) -> None:
         self._plan, self._args, self._kwargs = plan, args, kwargs
         self._policy = plan.policy.replace(max_retries=1) if scope.retries_disabled() else plan.policy
         self._started = started if self._policy.measures_time else clock.now()
         self._ended: tuple[Ended, ...] = ()
         """The attempts so far."""
+        if carried_on is not None:
+            self._started, self._ended = carried_on.started, carried_on.ended
         self._call: Call | None = None
         self._request = _UNKNOWN
         self.scope: Scope | None = None
@@ -178,6 +197,7 @@ class Run:
             TimeoutError: There is no time left.
         """
         number = len(self._ended) + 1
+        scope.count_attempt()
         if self._plan.limits is None:
             self.scope = self.scope or Scope()
             self.scope.enter(number)
@@ -414,6 +434,8 @@ class Run:
         call.elapsed = clock.now() - self._started
         if (body := self._request.body) is not None:
             call.sendable = body.used_up is None
+        if (answered := self._request.answered) is not None:
+            call.resumable = answered.unresumable is None
         asked = self._look_ahead(call, policy) if policy.has_guards else None
         if asked is not None:
             decision: Decision = asked.decision
@@ -526,12 +548,11 @@ class Run:
             with contextlib.suppress(TypeError):
                 self._request = traits.describe(*self._args, **self._kwargs)
         repeatable = self._request.repeatable if idempotent is None else idempotent
-        call = self._call = Call(0, 0.0, 0.0, repeatable, True, traits.holds_back)
+        call = self._call = Call(0, 0.0, 0.0, repeatable, holds_back=traits.holds_back)
+        if self._ended:
+            *_, delay = self._ended[-1]
+            call.attempt, call.previous_delay = len(self._ended), delay or 0.0
         return call
-
-    def _used_up_body(self) -> str | None:
-        body = self._request.body
-        return body.used_up if body is not None else None
 
     def _tell(self, outcome: Outcome, decision: Retry | GiveUp, max_retries: int) -> None:
         request = outcome.request or self._request
@@ -592,12 +613,13 @@ class Run:
         return is_over is not None and is_over(*self._args, **self._kwargs)
 
     def _summary(self, reason: Reason | None) -> str:
-        policy = self._policy
+        policy, body, answered = self._policy, self._request.body, self._request.answered
         return errors.summary(
             as_attempts(self._ended),
             reason,
             measured=policy.measures_time,
-            body=self._used_up_body(),
+            body=None if body is None else body.used_up,
+            unresumable=None if answered is None else answered.unresumable,
             redirected=self._redirected,
             timeout=policy.timeout,
             max_retry_after=policy.max_retry_after,

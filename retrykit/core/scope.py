@@ -123,6 +123,23 @@ def _levels_to_the_caller() -> int:
     return levels + 1
 
 
+class Counter:
+    """Counts the attempts that follow a first one."""
+
+    def __init__(self) -> None:
+        self.further = 0
+
+
+counter: ContextVar[Counter | None] = ContextVar("retrykit_counter", default=None)
+"""Where those are counted that begin in this context, or in a task that was started in it."""
+
+
+def count_attempt() -> None:
+    """An attempt begins that is not the first of its call."""
+    if (counts := counter.get()) is not None:
+        counts.further += 1
+
+
 def retries_disabled() -> bool:
     """Are all calls limited to one attempt?"""
     return _disabled > 0

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Coroutine, Generator, Set
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from enum import Enum
 from types import TracebackType
@@ -35,6 +36,7 @@ from retrykit.http.send import (
     until_end,
     with_total,
 )
+from retrykit.http.stream import BodyStream, as_whole, calls, for_body, streaming
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,6 +133,7 @@ class AsyncHTTPClient:
         origin = origin_of(self._base.url)  # All addresses are on it.
         known = Traits(_describe, origin=lambda *_, **__: origin, holds_back=True, keeps_time=self._owns_session)
         self._fetch = decorate(fetch, self._policy, name, known)
+        self._stream = calls(self._policy, name)
         self._send = decorate(send, self._policy, name, replace(known, returns_response=True, returns_awaitable=True))
 
     @property
@@ -219,6 +222,23 @@ class AsyncHTTPClient:
             return ResponseContext(until_end(send, request, session, method, url, request))
         return ResponseContext(send(session, method, url, request))
 
+    def stream(self, path: StrOrURL, **options: Unpack[VerbOptions]) -> AbstractAsyncContextManager[BodyStream]:
+        """GET; the body, piece by piece. Where its connection breaks, it goes on where it was.
+
+            async with client.stream("/big.csv") as body:
+                async for chunk in body:
+                    ...
+
+        As `retrykit.stream`, which says when a body can be gone on with. The `timeout` bounds each wait for more of the
+        body, not the whole.
+        """
+        url, session = self._base.join(path), self._opened()
+        call, request = self._stream, self._usual_request
+        if options:
+            call, request = for_body(call, self._completed(options))
+            request = self._timed(call.policy, request, options)
+        return streaming(call, session, url, as_whole(request))
+
     async def close(self) -> None:
         """Close the client's own session. One that was handed in stays open."""
         if self._session is not None and self._owns_session:
@@ -250,8 +270,12 @@ class AsyncHTTPClient:
     def _for_call(self, fetch: Retried[P, R], method: str, options: Any) -> tuple[Retried[P, R], dict[str, Any]]:
         needs_key = self._sends_keys and not is_idempotent(method)
         fetch, request = for_call(fetch, self._completed(options), needs_key=needs_key)
+        return fetch, self._timed(fetch.policy, request, options)
+
+    def _timed(self, policy: RetryPolicy, request: dict[str, Any], options: Any) -> dict[str, Any]:
+        """The options of a request, with those that each has."""
         bounds = request.pop("timeout", None) if "timeout" in options else self._per_attempt
-        return fetch, self._request(fetch.policy, bounds) | request
+        return self._request(policy, bounds) | request
 
     def _request(self, policy: RetryPolicy, bounds: ClientTimeout | None) -> dict[str, Any]:
         """The options that each request has."""

@@ -7,7 +7,14 @@ them against each version that we know.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse, ClientSession
+from aiohttp import (
+    ClientHandlerType,
+    ClientMiddlewareType,
+    ClientRequest,
+    ClientResponse,
+    ClientSession,
+    StreamReader,
+)
 from aiohttp.payload import Payload
 from yarl import URL
 
@@ -48,6 +55,15 @@ def sending_once(session: ClientSession) -> Callable[..., Awaitable[ClientRespon
 # Where something else stands in its place, a test has replaced it by a mock, which may not know of a request's timeout.
 _SEND = getattr(ClientSession, "_request", ClientSession.request)
 _REQUEST = ClientSession.request
+
+
+def unread_in(content: StreamReader) -> bytes:
+    """What of a body has come before it failed, and that nobody has read; nothing where that can't be seen.
+
+    aiohttp raises the failure at once, and what had come before is not to be had any more.
+    """
+    read_nowait: Callable[[int], bytes] | None = getattr(content, "_read_nowait", None)
+    return b"" if read_nowait is None else read_nowait(-1)
 
 
 def timer_of(request: ClientRequest) -> object | None:

@@ -233,15 +233,25 @@ def is_repeatable(method: str, headers: MultiMapping[str]) -> bool:
 _URLS = (str, URL)
 
 
-def send(session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any]) -> Awaitable[ClientResponse]:
-    """Send a request, within what is left of the call's time; reading the body of its response counts, too."""
+def send(
+    session: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *, bounds_body: bool = True
+) -> Awaitable[ClientResponse]:
+    """Send a request, within what is left of the call's time; reading the body of its response counts, too.
+
+    Args:
+        session: Sends it.
+        method: Of the request.
+        url: Where to.
+        request: aiohttp's options of a request.
+        bounds_body: Has the body to come within that time? What outlives the call is for the caller to bound.
+    """
     if not isinstance(url, _URLS):
         raise TypeError(
             f"{type(url).__name__} is no URL; give the URL as a str or yarl.URL, and the session as `session`"
         )
     if not hasattr(session, "request"):
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
-    left = scope.time_left() if scope.in_an_attempt() else None
+    left = scope.time_left() if bounds_body and scope.in_an_attempt() else None
     options = request if left is None else {**request, "timeout": _within(left, session, request)}
     send_once = sending_once(session)
     if send_once is None or "data" in request or "upload_tracker" in request:
@@ -344,12 +354,23 @@ async def fetch(
     began = clock.now()
     async with await send(session, method, url, request) as response:
         if response.status >= 400 or response.status in statuses:
-            # Half of what is left, so that the status comes out even where the body doesn't.
-            left = scope.attempt_time_left()
-            if left is None and (bounds := request.get("timeout")) is not None and bounds.total:
-                left = max(0.0, bounds.total - (clock.now() - began))
-            raise ResponseError.of(response, await drain(response, left and left / 2))
+            raise await error_of(response, request, began)
         return await read(response)
+
+
+async def error_of(response: ClientResponse, request: dict[str, Any], began: float) -> ResponseError:
+    """The error that a response is, with the start of its body; the response is closed.
+
+    Args:
+        response: The response.
+        request: aiohttp's options of the request.
+        began: The instant at which that was sent.
+    """
+    # Half of what is left, so that the status comes out even where the body doesn't.
+    left = scope.attempt_time_left()
+    if left is None and (bounds := request.get("timeout")) is not None and bounds.total:
+        left = max(0.0, bounds.total - (clock.now() - began))
+    return ResponseError.of(response, await drain(response, left and left / 2))
 
 
 async def read_bytes(response: ClientResponse) -> bytes:

@@ -1,0 +1,447 @@
+"""stream: a body whose bytes come once and in order, over as many responses as that takes.
+
+A body that breaks off is what a retry of its request can't mend: a part of it was handed out already. So the rest is
+asked for, by `Range` and `If-Range` (RFC 9110 §13.1.5 and §14.2), and a server that has something else by now says so.
+
+Where a body breaks off, a new call begins whose first attempt is what has failed, so that all that a policy has to say
+is said of it. The count of attempts, and the time, begin anew with each byte that is new.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Self, Unpack, cast
+
+from aiohttp import ClientPayloadError, ClientResponse, ClientSession, hdrs
+from aiohttp.typedefs import StrOrURL
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from retrykit.core import clock
+from retrykit.core.decorator import Retried, decorate
+from retrykit.core.events import Ended, Request, history_of
+from retrykit.core.policy import RetryPolicy
+from retrykit.core.run import CarriedOn, Traits
+from retrykit.http import ranges, send
+from retrykit.http.internals import never_repeat, unread_in
+from retrykit.http.ranges import Representation
+from retrykit.http.send import VerbOptions
+
+Begins = Callable[[Representation], Awaitable[None]]
+
+
+class Transfer:
+    """A body on its way. `open` it, and `read` gives its bytes.
+
+    Args:
+        call: Makes a call for a response, under its policy.
+        session: Sends the requests.
+        url: Where to.
+        request: aiohttp's options of a request.
+        begins: Awaited whenever the body begins, so that what had come before is thrown away. Default: nothing can be
+            thrown away, and a body of which something was handed out never begins again.
+    """
+
+    def __init__(
+        self,
+        call: "Call",
+        session: ClientSession,
+        url: StrOrURL,
+        request: dict[str, Any],
+        begins: Begins | None = None,
+    ) -> None:
+        self._call, self._session, self._url, self._begins = call, session, url, begins
+        timeout = request.get("timeout", session.timeout)
+        self._request = {**request, "timeout": send.with_total(None, timeout), "raise_for_status": False}
+        # A body takes as long as it takes. What is bounded is each wait for more of it.
+        self._patience: float | None = call.policy.longest_attempt or timeout.total
+        self._response: ClientResponse | None = None
+        self.status = 0
+        """Of the response that the body began with."""
+        self.headers: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+        """The same."""
+        self.offset = 0
+        """How many bytes have come."""
+        self.known: Representation | None = None
+        """What the body is a part of."""
+        self._until: int | None = None
+        """The offset at which the body of the present response ends; `None` where it is not known."""
+        self._is_over = False
+        """Has a server said that there is no more?"""
+        self._not_the_rest: str | None = None
+        """Why an answer could not be gone on with."""
+        self._failed: list[Exception] = []
+        """What the present response has broken off with, until a call begins for the next one."""
+        self._broken: Exception | None = None
+        """The same, while that runs."""
+        self._furthest = 0
+        """The most bytes that there ever were: only what comes after them is progress."""
+        self._ended: tuple[Ended, ...] = ()
+        """The attempts since the last progress, and"""
+        self._started = 0.0
+        """the instant from which on they count."""
+
+    # --- what a call asks for -------------------------------------------------------------------------------------
+
+    @property
+    def unresumable(self) -> str | None:
+        """Why no other response can go on with the body; `None` where one can, or where it may begin again."""
+        if self.offset == 0 or self._begins is not None:
+            return None
+        return self._not_the_rest or self._so_far.refusal
+
+    def described(self) -> Request:
+        """The request, and what has come in answer to it."""
+        return send.describe("GET", self._url, self._request)._replace(answered=self)
+
+    def origin(self) -> str | None:
+        """Of the request."""
+        return send.origin_behind(self._session, self._url)
+
+    def carried_on(self) -> CarriedOn | None:
+        """The failure that the call goes on with."""
+        return None if self._broken is None else CarriedOn([self._broken], self._started, self._ended)
+
+    async def attempt(self) -> ClientResponse:
+        """Ask for the body, or for the rest of it.
+
+        Raises:
+            ResponseError: The status is 400 or more, or one that is retried.
+            NotTheRestError: What has come is not the rest.
+        """
+        asks_for_rest = self._can_go_on
+        request, began = self._for_rest() if asks_for_rest else self._request, clock.now()
+        async with clock.time_limit(None if self._call.policy.longest_attempt else self._patience):
+            response = await send.send(self._session, "GET", self._url, request, bounds_body=False)
+        if not (asks_for_rest and response.status == ranges.UNSATISFIABLE) and (
+            response.status >= 400 or response.status in self._call.policy.statuses
+        ):
+            raise await send.error_of(response, request, began)
+        if asks_for_rest and self._begins is None and not self._says_over(response):
+            why = ranges.why_not_the_rest(response, self.offset, self._so_far)
+            if why is not None:
+                response.close()
+                self._not_the_rest = why
+                raise NotTheRestError(self._broken or _ended_early(self.offset, self._so_far.size))
+        return response
+
+    # --- what its owner asks for ----------------------------------------------------------------------------------
+
+    @property
+    def response(self) -> ClientResponse:
+        """The response that the next bytes come from.
+
+        Raises:
+            RuntimeError: The body is closed.
+        """
+        if self._response is None:
+            raise RuntimeError("the body is closed; read it inside of its `async with`")
+        return self._response
+
+    def go_on_from(self, offset: int, known: Representation) -> None:
+        """Have so many bytes already, of what this was."""
+        self.offset = self._furthest = offset
+        self.known = known
+
+    async def open(self) -> None:
+        """Have a response that goes on with the body, or begins it."""
+        while not await self._takes(await self._responded()):
+            pass
+
+    async def read(self) -> bytes:
+        """The next bytes; none at the end.
+
+        Raises:
+            Exception: What ended the call for them.
+        """
+        while True:
+            chunk = b"" if self._failed else await self._next()
+            if chunk:
+                return self._taken(chunk)
+            if not self._failed and self._is_at_end():
+                return b""
+            await self.open()
+
+    def close(self) -> None:
+        """Let go of the response: its connection is closed, unless the body has come to its end."""
+        response, self._response = self._response, None
+        if response is not None:
+            response.release()
+
+    # --- how it goes about it -------------------------------------------------------------------------------------
+
+    @property
+    def _so_far(self) -> Representation:
+        assert self.known is not None
+        return self.known
+
+    @property
+    def _can_go_on(self) -> bool:
+        """Is there something to go on with, so that only the rest has to be asked for?"""
+        return self.offset > 0 and self._so_far.refusal is None
+
+    def _for_rest(self) -> dict[str, Any]:
+        headers = CIMultiDict(self._request["headers"])
+        headers[hdrs.RANGE] = f"bytes={self.offset}-"
+        headers[hdrs.IF_RANGE] = self._so_far.validator or ""
+        return {**self._request, "headers": headers}
+
+    def _says_over(self, response: ClientResponse) -> bool:
+        return ranges.is_whole(response, self.offset, self._so_far)
+
+    async def _responded(self) -> ClientResponse:
+        """Make a call for a response."""
+        goes_on = bool(self._failed)
+        if goes_on:
+            self._broken = self._failed.pop()
+        elif not self._ended:
+            self._started = clock.now()
+        try:
+            response = await self._call(self)
+        finally:
+            self._broken = None  # Its traceback leads back here.
+        history = history_of(response)
+        made = () if history is None else tuple(history.attempts[:-1])
+        self._ended = made if goes_on else self._ended + made
+        return response
+
+    async def _takes(self, response: ClientResponse) -> bool:
+        """Go on with this response; `False` where it is of no use, and the body has to begin again."""
+        if self._can_go_on:
+            if self._says_over(response):
+                response.release()
+                self._response, self._is_over = response, True
+                self.known = self._so_far.as_known_from(ranges.Part(0, self.offset, self.offset))
+                return True
+            part = ranges.part_of(response)
+            if part is not None and ranges.why_not_the_rest(response, self.offset, self._so_far) is None:
+                self._response, self._until = response, part.end
+                self.known = self._so_far.as_known_from(part)
+                return True
+            self.offset = 0
+            if response.status in (ranges.PARTIAL, ranges.UNSATISFIABLE):
+                response.close()
+                return False
+        self.offset, self._response = 0, response
+        self.status, self.headers = response.status, response.headers
+        self.known = ranges.representation_of(response)
+        self._until = self.known.size
+        if self._begins is not None:
+            await self._begins(self.known)
+        return True
+
+    async def _next(self) -> bytes:
+        """What comes next of the present response. What it has broken off with is in `_failed` then."""
+        if self._is_over:
+            return b""
+        response, began = self.response, clock.now()
+        content = response.content
+        try:
+            chunk = content.read_nowait()
+            if not chunk and not content.at_eof():
+                async with clock.time_limit(self._patience):
+                    chunk = await content.readany()
+            if not chunk and self._until is not None and self.offset < self._until:
+                raise _ended_early(self.offset, self._until)  # noqa: TRY301 - as aiohttp does where it can see it.
+        except Exception as error:  # noqa: BLE001 - what it means is the policy's to say.
+            chunk = unread_in(content)
+            response.close()
+            if self._until is None or self.offset + len(chunk) < self._until:
+                self._failed.append(error)
+                if not self._ended:
+                    self._started = began
+        return chunk
+
+    def _taken(self, chunk: bytes) -> bytes:
+        if self._until is not None and self.offset + len(chunk) > self._until:
+            self.response.close()
+            raise ClientPayloadError(f"more bytes came than the server has announced, which were {self._until}")
+        self.offset += len(chunk)
+        if self.offset > self._furthest:
+            self._furthest, self._ended = self.offset, ()
+        return chunk
+
+    def _is_at_end(self) -> bool:
+        """Is this all, now that the present response has ended? A part of a body may be followed by another one."""
+        size = self._so_far.size
+        return self._is_over or (self._until is None if size is None else self.offset == size)
+
+
+class NotTheRestError(Exception):
+    """The answer to a request for the rest of a body is something else: what that broke off with comes out.
+
+    Args:
+        failure: That.
+    """
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+def _counted(error: Exception) -> Exception:
+    return error.failure if isinstance(error, NotTheRestError) else error
+
+
+def _ended_early(offset: int, size: int | None) -> ClientPayloadError:
+    return ClientPayloadError(f"the body ended after {offset} of {'some' if size is None else size} bytes")
+
+
+Call = Retried[[Transfer], ClientResponse]
+_TRAITS = Traits(
+    Transfer.described,
+    origin=Transfer.origin,
+    holds_back=True,
+    as_raised=_counted,
+    carried_on=Transfer.carried_on,
+)
+
+
+def calls(policy: RetryPolicy, name: str) -> Call:
+    """The calls for the responses of a body.
+
+    Args:
+        policy: That of each wait for more of the body. They are not hedged: a body is read from one response.
+        name: How they are named to listeners.
+    """
+    return _unhedged(decorate(Transfer.attempt, policy, name, _TRAITS))
+
+
+def for_body(call: Call, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
+    """Part the options of a call for a body: those of the policy change the calls, the others are the request's.
+
+    Raises:
+        TypeError, ValueError: As `send.for_call`, and where a header or body is given that there can't be.
+    """
+    if "data" in options:
+        raise TypeError("data= can't be sent here, since a request for the rest of a body has none")
+    call, request = send.for_call(call, options)
+    return _unhedged(call), as_whole(request)
+
+
+def as_whole(request: dict[str, Any]) -> dict[str, Any]:
+    """The options of a request for a whole body, as it is, unless its caller wants it coded.
+
+    Raises:
+        ValueError: It asks for a part.
+    """
+    headers = CIMultiDict(request.get("headers") or ())
+    for name in (hdrs.RANGE, hdrs.IF_RANGE):
+        if name in headers:
+            raise ValueError(
+                f"the header {name} was given, and is set here to go on with a body that breaks off; for a part of a"
+                " body, use get() or AsyncHTTPClient.request()"
+            )
+    headers.setdefault(hdrs.ACCEPT_ENCODING, "identity")
+    return {**request, "headers": headers}
+
+
+def _unhedged(call: Call) -> Call:
+    return call if call.policy.hedge_after is None else call.retry_with(hedge_after=None)
+
+
+class BodyStream:
+    """A body, as `stream` gives it: `async for chunk in body`. Each byte comes once, and in order.
+
+    Not to be made by hand.
+    """
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+
+    @property
+    def status(self) -> int:
+        """Of the response that the body began with."""
+        return self._transfer.status
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """Of that response. Those that go on with the body have others."""
+        return self._transfer.headers
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole body; `None` where the server has not told it, or has coded the body."""
+        return None if self._transfer.known is None else self._transfer.known.size
+
+    async def read(self) -> bytes:
+        """All of the body that was not read yet, in memory."""
+        return b"".join([chunk async for chunk in self])
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Some bytes: as many as have come, up to some hundred kilobytes.
+
+        Raises:
+            aiohttp.ClientPayloadError: The body broke off, and could not be gone on with. Its note says why.
+            ResponseError: The request for the rest was answered with a status that ends the call.
+            RuntimeError: The body is closed.
+        """
+        chunk = await self._transfer.read()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._transfer.offset} of {self.size} bytes>"
+
+
+@contextlib.asynccontextmanager
+async def streaming(
+    call: Call, session: ClientSession, url: StrOrURL, request: dict[str, Any]
+) -> AsyncIterator[BodyStream]:
+    """An open body, which is closed at the end."""
+    transfer = Transfer(call, session, url, request)
+    try:
+        await transfer.open()
+        yield BodyStream(transfer)
+    finally:
+        transfer.close()
+
+
+_CALL = calls(RetryPolicy(), "stream")
+
+
+@contextlib.asynccontextmanager
+async def stream(
+    url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[VerbOptions]
+) -> AsyncIterator[BodyStream]:
+    """GET; the body, piece by piece. Where its connection breaks, it goes on where it was, and nobody notices.
+
+        async with stream("https://example.com/big.csv") as body:
+            async for chunk in body:
+                ...
+
+    It goes on by a request for the rest (`Range` with `If-Range`, RFC 9110 §13.1.5), where the response has a strong
+    ETag, or a Last-Modified that is at least a minute older than its Date, and no content coding; so the request has
+    `Accept-Encoding: identity`, unless `headers` have another one. Where the body can't be gone on with, it begins
+    again if nothing of it was handed out; else the error that it broke off with comes out, and its note says why.
+
+    The policy is that of each wait for more of the body, not of the whole: `max_retries` attempts and `timeout` seconds
+    without a new byte end it, as does an `attempt_timeout` without any. Where neither is given, the `total` of the
+    session's timeout (aiohttp's default: 300 s) is such a bound, and not one of the whole, either. Streams are not
+    hedged. To bound the whole, use `asyncio.timeout`.
+
+    Args:
+        url: Where to.
+        session: Sends the requests. Default: one is made for this body.
+        **options: aiohttp's options of a request, and those of a `RetryPolicy`.
+
+    Raises:
+        ResponseError: The status was 400 or more; `GiveUpError` where it is one that is retried.
+        ValueError: `headers` have a `Range`: for a part of a body, use `get`.
+    """
+    call, request = for_body(_CALL, cast(dict[str, Any], options))
+    async with one_session(session) as open_session, streaming(call, open_session, url, request) as body:
+        yield body
+
+
+@contextlib.asynccontextmanager
+async def one_session(session: ClientSession | None) -> AsyncIterator[ClientSession]:
+    """The session that was handed in, or else one that is closed at the end."""
+    if session is not None:
+        yield session
+        return
+    async with ClientSession() as own:
+        never_repeat(own)
+        yield own

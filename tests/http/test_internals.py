@@ -1,14 +1,15 @@
 """The names that aiohttp keeps to itself: all versions that we know have them; where one is missing, all goes on."""
 
+import asyncio
 import io
 
 import aiohttp
 import pytest
 
 from retrykit import AsyncHTTPClient, RetryMiddleware
-from retrykit.http.internals import has_timed_out, put_body, session_middlewares, timer_of, value_of
+from retrykit.http.internals import has_timed_out, put_body, session_middlewares, timer_of, unread_in, value_of
 from retrykit.http.replay import keep
-from tests.faults import CLOSE, answer, redirect
+from tests.faults import CLOSE, answer, redirect, truncated
 
 
 async def middleware(request, handler):
@@ -55,6 +56,22 @@ def test_what_a_payload_was_made_from():
     buffer = io.BytesIO(b"x")
     assert value_of(aiohttp.BytesIOPayload(buffer)) is buffer
     assert value_of(object()) is None
+
+
+async def test_what_has_come_of_a_body_before_it_failed(faults):
+    url = faults.script("/x", truncated(b"0123456789", 5))
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        await faults.all_closed()
+        while response.content.exception() is None:
+            await asyncio.sleep(0)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.content.readany()
+        assert unread_in(response.content) == b"01234"
+        assert unread_in(response.content) == b""
+
+
+def test_a_body_that_does_not_show_it():
+    assert unread_in(object()) == b""
 
 
 async def test_another_body(faults):

@@ -1,0 +1,600 @@
+"""A body that comes once and in order, whatever happens to its connections."""
+
+import asyncio
+import contextlib
+import gzip
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from retrykit import (
+    AsyncHTTPClient,
+    CircuitBreaker,
+    GiveUpError,
+    GiveUpEvent,
+    OriginPause,
+    ResponseError,
+    RetryBudget,
+    RetryEvent,
+    attempts_of,
+    stream,
+)
+from retrykit.guards.breaker import State
+from retrykit.testing import no_waits
+from tests.faults import SOON, Connection, FaultServer, Step, answer, head, raw, redirect
+
+BODY = random.Random(6).randbytes(5000)
+DATES = {"Last-Modified": "Sun, 06 Nov 1994 08:00:00 GMT", "Date": "Sun, 06 Nov 1994 08:49:37 GMT"}
+
+
+class Resource:
+    """Answers with a body, or the part of it that is asked for, and breaks off where it is told to.
+
+    Args:
+        body: All of it.
+        cuts: After so many bytes the first answer breaks off, the second, and so on; those after them are whole.
+        end: How: the connection is closed, reset, or just stands still.
+        chunked: Is the length not told before?
+        headers: Those of each answer.
+    """
+
+    def __init__(
+        self,
+        body: bytes = BODY,
+        cuts: tuple[int, ...] = (),
+        *,
+        end: str = "close",
+        chunked: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.body, self.cuts, self.end, self.chunked = body, list(cuts), end, chunked
+        self.headers = {"ETag": '"v1"'} if headers is None else headers
+        self.sent = 0
+
+    async def __call__(self, connection: Connection) -> None:
+        await connection.read_body()
+        start, headers, status = 0, dict(self.headers), 200
+        asked = connection.request.headers
+        validators = (self.headers.get("ETag"), self.headers.get("Last-Modified"))
+        if "Range" in asked and asked.get("If-Range") in (None, *validators):
+            start, status = int(asked["Range"].removeprefix("bytes=").removesuffix("-")), 206
+            if start >= len(self.body):
+                await answer(416, b"no such range", {"Content-Range": f"bytes */{len(self.body)}"})(connection)
+                return
+            headers["Content-Range"] = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
+        rest = self.body[start:]
+        cut = self.cuts.pop(0) if self.cuts else None
+        sent = rest[:cut]
+        self.sent += len(sent)
+        framing = {"Transfer-Encoding": "chunked"} if self.chunked else {"Content-Length": str(len(rest))}
+        await connection.send(head(status, {**headers, **framing}))
+        data = b"%x\r\n%b\r\n" % (len(sent), sent) if self.chunked and sent else sent
+        await connection.send(data + (b"0\r\n\r\n" if self.chunked and cut is None else b""))
+        if cut is not None:
+            await self._break(connection)
+
+    async def _break(self, connection: Connection) -> None:
+        if self.end == "stall":
+            await connection.closed_by_peer()
+        elif self.end == "reset":
+            await asyncio.sleep(0.02)  # What was sent has to arrive.
+            connection.reset()
+        else:
+            connection.close()
+
+
+def ranges_asked(server: FaultServer, path: str = "/file") -> list[str | None]:
+    return [request.headers.get("Range") for request in server.seen(path)]
+
+
+async def read(body: AsyncIterator[bytes]) -> tuple[bytes, Exception | None]:
+    """What comes, and what ends it."""
+    got = b""
+    try:
+        async for chunk in body:
+            got += chunk
+    except Exception as error:  # noqa: BLE001 - the test looks at it.
+        return got, error
+    return got, None
+
+
+async def streamed(url: str, **options: Any) -> tuple[bytes, Exception | None]:
+    async with stream(url, **options) as body:
+        return await read(body)
+
+
+# --- it goes on -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_comes_whole(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", Resource())
+    async with stream(url) as body:
+        assert (body.status, body.size, body.headers["ETag"]) == (200, len(BODY), '"v1"')
+        assert repr(body) == "<BodyStream 0 of 5000 bytes>"
+        assert await body.read() == BODY
+        assert await body.read() == b""
+    assert ranges_asked(faults) == [None]
+    assert no_waits == []
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "stall"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_breaks_off_is_gone_on_with(
+    faults: FaultServer, no_waits: list[float], events: list[Any], end: str, chunked: bool
+):
+    url = faults.script("/file", Resource(cuts=(1000, 2500), end=end, chunked=chunked))
+    async with stream(url, attempt_timeout=0.2) as body:
+        assert await read(body) == (BODY, None)
+        assert (body.status, "Content-Range" in body.headers) == (200, False)
+    assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=3500-"]
+    assert [request.headers.get("If-Range") for request in faults.seen("/file")] == [None, '"v1"', '"v1"']
+    assert no_waits == [1.0, 1.0]
+    error = TimeoutError if end == "stall" else aiohttp.ClientPayloadError
+    assert [(event.call, event.attempt, event.exception) for event in events] == [("stream", 1, error)] * 2
+    assert {(event.method, event.path) for event in events} == {("GET", "/file")}
+
+
+async def test_a_date_can_stand_for_an_etag(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", Resource(cuts=(1000,), headers=DATES))
+    assert await streamed(url) == (BODY, None)
+    assert faults.seen("/file")[1].headers["If-Range"] == DATES["Last-Modified"]
+
+
+async def test_each_new_byte_begins_the_count_anew(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", Resource(cuts=(1,) * 20))
+    assert await streamed(url, max_retries=2) == (BODY, None)
+    assert no_waits == [1.0] * 20
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_without_a_new_byte_the_attempts_add_up(
+    faults: FaultServer, no_waits: list[float], events: list[Any], chunked: bool
+):
+    url = faults.script("/file", Resource(cuts=(1000, 0, 0, 0), chunked=chunked))
+    got, error = await streamed(url)
+    assert got == BODY[:1000]
+    assert isinstance(error, aiohttp.ClientPayloadError)
+    failures = ", ".join(["ClientPayloadError"] * 3)
+    assert error.__notes__ == [f"gave up after 3 attempts in 3.0 s or more: {failures} (GET {faults.url}/file)"]
+    assert [attempt.delay for attempt in attempts_of(error)] == [1.0, 2.0, None]
+    assert no_waits == [1.0, 2.0]
+    assert [event.attempt for event in events] == [1, 2, 3]
+    assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=1000-"]
+
+
+async def test_other_failures_on_the_way_count_too(faults: FaultServer, no_waits: list[float], events: list[Any]):
+    resource = Resource(cuts=(1000, 0))
+    url = faults.script("/file", resource, 503, resource, resource)
+    assert await streamed(url, max_retries=4) == (BODY, None)
+    assert no_waits == [1.0, 2.0, 4.0]
+    assert [(event.attempt, event.status) for event in events] == [(1, None), (2, 503), (3, None)]
+
+
+async def test_failures_before_the_first_byte_count_too(faults: FaultServer, no_waits: list[float]):
+    resource = Resource(cuts=(0, 0))
+    url = faults.script("/file", 503, resource, resource)
+    got, error = await streamed(url)
+    assert got == b""
+    assert [str(attempt) for attempt in attempts_of(error)] == ["503", "ClientPayloadError", "ClientPayloadError"]
+
+
+async def test_what_has_come_but_was_not_read_is_not_asked_for_again(faults: FaultServer, no_waits: list[float]):
+    resource = Resource(cuts=(4000,))
+    url = faults.script("/file", resource)
+    async with stream(url) as body:
+        await faults.all_closed()  # Nothing was read yet, and the connection is gone.
+        await asyncio.sleep(0.02)
+        assert await body.read() == BODY
+    assert ranges_asked(faults) == [None, "bytes=4000-"]
+    assert resource.sent == len(BODY)
+
+
+async def test_a_body_may_come_part_by_part(faults: FaultServer, no_waits: list[float], events: list[Any]):
+    def part(start: int, end: int, size: str = "5000") -> Step:
+        return answer(206, BODY[start:end], {"Content-Range": f"bytes {start}-{end - 1}/{size}"})
+
+    url = faults.script("/file", Resource(cuts=(1000,)), part(1000, 2000), part(2000, 4500, "*"), part(4500, 5000))
+    assert await streamed(url) == (BODY, None)
+    assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=2000-", "bytes=4500-"]
+    assert no_waits == [1.0]  # A part that has come as announced is no failure.
+    assert len(events) == 1
+
+
+async def test_all_has_come_but_its_end(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", Resource(cuts=(len(BODY),), chunked=True))
+    async with stream(url) as body:
+        assert body.size is None
+        assert await body.read() == BODY
+        assert body.size == len(BODY)  # The server has told it by now.
+    assert ranges_asked(faults) == [None, "bytes=5000-"]
+
+
+async def test_where_all_has_come_how_the_connection_ends_does_not_matter(
+    faults: FaultServer, no_waits: list[float], events: list[Any]
+):
+    resource = Resource(cuts=(1000, 4000), chunked=True)  # The size is known from the second answer on.
+    url = faults.script("/file", resource)
+    assert await streamed(url) == (BODY, None)
+    assert ranges_asked(faults) == [None, "bytes=1000-"]
+
+
+async def test_a_redirect_is_followed_anew(faults: FaultServer, no_waits: list[float]):
+    resource = Resource(cuts=(1000,))
+    faults.script("/file", resource)
+    url = faults.script("/go", redirect("/file?signed=1", 302), redirect("/file?signed=2", 302))
+    assert await streamed(url) == (BODY, None)
+    assert ranges_asked(faults, "/go") == ranges_asked(faults) == [None, "bytes=1000-"]
+
+
+_CUTS = st.lists(st.integers(0, 3000), max_size=8)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=_CUTS, chunked=st.booleans(), resumable=st.booleans(), size=st.sampled_from([0, 1, 5000]))
+def test_what_was_handed_out_is_the_beginning_and_in_the_end_all(
+    cuts: list[int], chunked: bool, resumable: bool, size: int
+):
+    whole = BODY[:size]
+
+    async def main() -> None:
+        resource = Resource(whole, tuple(cuts), chunked=chunked, headers=None if resumable else {})
+        async with FaultServer() as server:
+            url, got = server.script("/file", resource), b""
+            async with stream(url, max_retries=len(cuts) + 1) as body:
+                try:
+                    async for chunk in body:
+                        got += chunk
+                        assert whole.startswith(got)
+                except aiohttp.ClientPayloadError:
+                    assert not resumable
+                    assert got
+                else:
+                    assert got == whole
+
+    with no_waits():
+        asyncio.run(main())
+
+
+# --- it can't go on ---------------------------------------------------------------------------------------------------
+
+GZIPPED = gzip.compress(BODY)
+NOT_RESUMABLE: dict[str, tuple[Resource, str]] = {
+    "no validator": (Resource(headers={}), "its server names neither a strong ETag nor a Last-Modified"),
+    "weak": (Resource(headers={"ETag": 'W/"v1"', **DATES}), "its server names neither a strong ETag"),
+    "no ranges": (Resource(headers={"ETag": '"v1"', "Accept-Ranges": "none"}), "its server takes no ranges"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_RESUMABLE)
+async def test_the_error_comes_out_and_says_why(
+    faults: FaultServer, no_waits: list[float], events: list[Any], name: str
+):
+    resource, why = NOT_RESUMABLE[name]
+    resource.cuts = [1000]
+    got, error = await streamed(faults.script("/file", resource))
+    assert got == BODY[:1000]
+    assert type(error) is aiohttp.ClientPayloadError
+    (note,) = error.__notes__
+    assert "gave up after 1 attempt in" in note
+    assert f"what has come of the body can't be gone on with: {why}" in note
+    assert [(event.attempt, event.reason) for event in events] == [(1, "not_resumable")]
+    assert no_waits == []
+    assert len(faults.seen("/file")) == 1
+
+
+@pytest.mark.parametrize("name", NOT_RESUMABLE)
+async def test_it_begins_again_where_nothing_was_handed_out(faults: FaultServer, no_waits: list[float], name: str):
+    resource, _ = NOT_RESUMABLE[name]
+    resource.cuts = [0, 0]
+    assert await streamed(faults.script("/file", resource)) == (BODY, None)
+    assert ranges_asked(faults) == [None, None, None]
+    assert no_waits == [1.0, 2.0]
+
+
+async def test_a_body_that_is_coded_all_the_same(faults: FaultServer, no_waits: list[float]):
+    packed = Resource(GZIPPED, headers={"ETag": '"v1"', "Content-Encoding": "gzip"})
+    url = faults.script("/file", packed)
+    async with stream(url) as body:
+        assert body.size is None
+        assert await body.read() == BODY
+    packed.cuts = [len(GZIPPED) // 2]
+    got, error = await streamed(url)
+    assert 0 < len(got) < len(BODY)
+    assert BODY.startswith(got)
+    assert error is not None
+    assert "its server has coded it (Content-Encoding: gzip)" in error.__notes__[0]
+
+
+def changed(part_headers: dict[str, str] | None = None, status: int = 206, body: bytes = BODY[1000:]) -> Step:
+    return answer(status, body, part_headers)
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        (answer(200, BODY, {"ETag": '"v1"'}), "has sent all of it again"),
+        (answer(200, BODY, {"ETag": '"v2"'}), "it has changed on its server"),
+        (answer(206, BODY, {"Content-Range": "bytes 0-4999/5000"}), "has sent something else"),
+        (answer(206, BODY[1001:], {"Content-Range": "bytes 1001-4999/5000"}), "has sent something else"),
+        (answer(206, BODY[1000:], {}), "has sent something else"),
+        (answer(206, BODY[1000:], {"Content-Range": "bytes 1000-4999/5000", "ETag": '"v2"'}), "it has changed"),
+        (answer(206, BODY[1000:], {"Content-Range": "bytes 1000-4999/6000"}), "has another size now"),
+        (answer(416, b"", {"Content-Range": "bytes */500"}), "has answered 416"),
+        (answer(204), "has answered 204"),
+        (redirect("/elsewhere", 302), "another address answers for it now"),
+    ],
+    ids=["again", "changed", "all", "later", "unnamed", "part changed", "size", "416", "204", "redirect"],
+)
+async def test_something_else_comes_instead_of_the_rest(
+    faults: FaultServer, no_waits: list[float], events: list[Any], second: Step, why: str
+):
+    faults.script("/elsewhere", Resource())
+    got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), second))
+    assert got == BODY[:1000]
+    assert type(error) is aiohttp.ClientPayloadError
+    (note,) = error.__notes__
+    assert "gave up after 2 attempts in" in note
+    assert why in note
+    last = events[-1]
+    assert isinstance(last, GiveUpEvent)
+    assert (last.attempt, last.reason) == (2, "not_resumable")
+    assert no_waits == [1.0]
+    await faults.all_closed()
+
+
+async def test_an_error_status_in_the_place_of_the_rest_is_the_end(faults: FaultServer, no_waits: list[float]):
+    got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), 404))
+    assert got == BODY[:1000]
+    assert isinstance(error, ResponseError)
+    assert error.status == 404
+    assert "ended after 2 attempts" in error.__notes__[0]
+
+
+async def test_a_status_that_is_given_up_on(faults: FaultServer, no_waits: list[float]):
+    got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), 503))
+    assert got == BODY[:1000]
+    assert isinstance(error, GiveUpError)
+    assert [str(attempt) for attempt in error.attempts] == ["ClientPayloadError", "503", "503"]
+
+
+async def test_more_than_was_announced(faults: FaultServer, no_waits: list[float]):
+    longer = BODY[1000:] + b"more"
+    headers = {"Content-Range": "bytes 1000-4999/5000", "Transfer-Encoding": "chunked"}
+    second = raw(head(206, headers) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(longer), longer))
+    got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), second))
+    assert BODY.startswith(got)
+    assert str(error) == "more bytes came than the server has announced, which were 5000"
+    assert len(faults.seen("/file")) == 2
+
+
+async def test_less_than_was_announced_is_a_failure(faults: FaultServer, no_waits: list[float]):
+    headers = {"Content-Range": "bytes 1000-4999/5000", "Transfer-Encoding": "chunked"}
+    shorter = raw(head(206, headers) + b"%x\r\n%b\r\n0\r\n\r\n" % (500, BODY[1000:1500]))
+    assert await streamed(faults.script("/file", Resource(cuts=(1000,)), shorter, Resource())) == (BODY, None)
+    assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=1500-"]
+    assert no_waits == [1.0, 1.0]
+
+
+# --- before the body --------------------------------------------------------------------------------------------------
+
+
+async def test_the_answer_is_retried(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", 503, answer(429, b"", {"Retry-After": "7"}), Resource())
+    assert await streamed(url) == (BODY, None)
+    assert no_waits == [1.0, 7.0]
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, ResponseError), (503, GiveUpError)])
+async def test_an_error_status_is_raised(
+    faults: FaultServer, no_waits: list[float], status: int, error: type[ResponseError]
+):
+    with pytest.raises(error) as raised:
+        await streamed(faults.script("/file", answer(status, b"why")))
+    assert (raised.value.status, raised.value.body) == (status, b"why")
+
+
+async def test_it_is_asked_for_as_it_is_unless_told_otherwise(faults: FaultServer):
+    url = faults.script("/file", Resource())
+    await streamed(url)
+    await streamed(url, headers={"accept-encoding": "gzip", "X-Token": "t"})
+    first, second = faults.seen("/file")
+    assert first.headers["Accept-Encoding"] == "identity"
+    assert (second.headers["Accept-Encoding"], second.headers["X-Token"]) == ("gzip", "t")
+
+
+@pytest.mark.parametrize("name", ["Range", "range", "If-Range"])
+async def test_a_range_of_the_callers_own_is_refused(faults: FaultServer, name: str):
+    with pytest.raises(ValueError, match="for a part of a body, use"):
+        await streamed(faults.url, headers={name: "bytes=5-"})
+    assert faults.requests == []
+
+
+async def test_wrong_options_are_refused(faults: FaultServer):
+    with pytest.raises(TypeError, match="data= can't be sent"):
+        await streamed(faults.url, data=b"x")
+    with pytest.raises(TypeError, match="max_retry"):
+        await streamed(faults.url, max_retry=3)
+    assert faults.requests == []
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def dripping(count: int, every: float) -> Step:
+    async def step(connection: Connection) -> None:
+        await connection.send(head(200, {"Content-Length": str(count)}))
+        for _ in range(count):
+            await asyncio.sleep(every)
+            await connection.send(b"x")
+
+    return step
+
+
+async def test_a_timeout_bounds_each_wait_and_not_the_whole(faults: FaultServer):
+    url = faults.script("/file", dripping(8, 0.05))
+    assert await streamed(url, timeout=0.3, attempt_timeout=0.2) == (b"x" * 8, None)
+
+
+async def test_so_does_the_total_of_a_session(faults: FaultServer):
+    url = faults.script("/file", dripping(8, 0.05), dripping(8, 0.6))
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.3)) as session:
+        assert await streamed(url, session=session) == (b"x" * 8, None)
+        _, error = await streamed(url, session=session, max_retries=1)
+    assert isinstance(error, TimeoutError)
+
+
+async def test_an_answer_that_does_not_come_is_bounded_by_it_too(faults: FaultServer):
+    url = faults.script("/file", raw(b"", "stall"))
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as session:
+        with pytest.raises(TimeoutError):
+            await streamed(url, session=session, max_retries=1)
+
+
+async def test_a_wait_that_is_too_long_ends_it(faults: FaultServer, events: list[Any]):
+    url = faults.script("/file", Resource(cuts=(1000,), end="stall"))
+    got, error = await streamed(url, timeout=0.2)
+    assert got == BODY[:1000]
+    assert isinstance(error, TimeoutError)
+    assert [event.reason for event in events] == ["timeout"]
+    assert "gave up after 1 attempt in 0.2 s: TimeoutError" in error.__notes__[0]
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+async def test_leaving_early_closes_the_connection(faults: FaultServer):
+    url = faults.script("/file", Resource(cuts=(1000,), end="stall"))
+    async with stream(url) as body:
+        async for chunk in body:
+            assert chunk == BODY[:1000]
+            break
+    await faults.all_closed()
+    with pytest.raises(RuntimeError, match="the body is closed"):
+        await anext(body)
+
+
+async def test_a_body_that_was_read_leaves_its_connection_to_others(faults: FaultServer):
+    url = faults.script("/file", Resource())
+    async with aiohttp.ClientSession() as session:
+        for _ in range(3):
+            assert await streamed(url, session=session) == (BODY, None)
+    assert faults.connections == 1
+
+
+@pytest.mark.parametrize("cuts", [(1000,), (1000, 0)])
+async def test_cancellation_passes_through(faults: FaultServer, cuts: tuple[int, ...]):
+    url = faults.script("/file", Resource(cuts=cuts, end="stall"))
+    reading = asyncio.create_task(streamed(url, attempt_timeout=0.1 if len(cuts) > 1 else None, base_delay=0))
+    async with asyncio.timeout(SOON):
+        while len(faults.seen("/file")) < len(cuts):
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.03)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await faults.all_closed()
+
+
+# --- with the rest of the policy --------------------------------------------------------------------------------------
+
+
+async def test_a_budget_bounds_how_often_it_goes_on(faults: FaultServer, no_waits: list[float], events: list[Any]):
+    url = faults.script("/file", Resource(cuts=(100, 100, 100)))
+    got, error = await streamed(url, budget=RetryBudget(30, refund=1e-9))
+    assert got == BODY[:300]
+    assert isinstance(error, aiohttp.ClientPayloadError)
+    assert events[-1].reason == "budget"
+
+
+async def test_a_breaker_sees_the_requests_and_not_what_broke(faults: FaultServer, no_waits: list[float]):
+    breaker = CircuitBreaker(min_attempts=2)
+    assert await streamed(faults.script("/file", Resource(cuts=(100,) * 6)), breaker=breaker) == (BODY, None)
+    assert breaker.state(faults.url) is State.CLOSED
+
+
+async def test_a_pause_holds_what_goes_on(faults: FaultServer, no_waits: list[float]):
+    pause = OriginPause()
+    async with stream(faults.script("/file", Resource(cuts=(1000,))), pause=pause) as body:
+        pause.begin(faults.url, 5)
+        assert await body.read() == BODY
+    (wait,) = no_waits
+    assert 5 <= wait <= 6.25
+
+
+async def test_it_is_not_hedged(faults: FaultServer):
+    url = faults.script("/file", answer(200, BODY, late=0.1))
+    assert await streamed(url, hedge_after=0.01) == (BODY, None)
+    async with AsyncHTTPClient(faults.url, hedge_after=0.01) as client, client.stream("/file") as body:
+        assert await body.read() == BODY
+    assert len(faults.requests) == 2
+
+
+async def test_before_retry_runs_before_it_goes_on(faults: FaultServer, no_waits: list[float]):
+    seen: list[RetryEvent] = []
+
+    async def hook(event: RetryEvent) -> None:
+        seen.append(event)
+
+    url = faults.script("/file", Resource(cuts=(1000,)))
+    assert await streamed(url, before_retry=hook) == (BODY, None)
+    assert [event.exception for event in seen] == [aiohttp.ClientPayloadError]
+
+
+async def test_what_a_policy_does_not_name_is_not_gone_on_with(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", Resource(cuts=(1000,)))
+    got, error = await streamed(url, exceptions=[TimeoutError])
+    assert (got, type(error)) == (BODY[:1000], aiohttp.ClientPayloadError)
+    assert not hasattr(error, "__notes__")
+    assert len(faults.requests) == 1
+
+
+# --- the client -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_streams_what_is_below_its_base(faults: FaultServer, no_waits: list[float], events: list[Any]):
+    faults.script("/v1/file", Resource(cuts=(1000, 1000)))
+    async with AsyncHTTPClient(f"{faults.url}/v1") as client:
+        async with client.stream("/file", params={"a": "1"}, headers={"X-Token": "t"}) as body:
+            assert await body.read() == BODY
+        async with client.stream("file") as body:
+            assert (body.status, body.size) == (200, len(BODY))
+            assert await body.read() == BODY
+        with pytest.raises(ValueError, match="could be read as the name of a server"):
+            client.stream("//evil.example")
+    assert {request.path for request in faults.requests} == {"/v1/file?a=1", "/v1/file"}
+    assert [request.headers.get("X-Token") for request in faults.requests] == ["t", "t", "t", None]
+    assert {event.call for event in events} == {"AsyncHTTPClient"}
+
+
+async def test_the_timeout_of_a_client_bounds_each_wait(faults: FaultServer):
+    faults.script("/file", dripping(8, 0.05))
+    async with AsyncHTTPClient(faults.url, timeout=0.3) as client:
+        async with client.stream("/file") as body:
+            assert await body.read() == b"x" * 8
+        async with client.stream("/file", timeout=aiohttp.ClientTimeout(total=0.2)) as body:
+            assert await body.read() == b"x" * 8
+
+
+@pytest.mark.parametrize("bound", [0.2, aiohttp.ClientTimeout(sock_read=0.2)])
+async def test_a_body_that_stands_still(faults: FaultServer, bound: Any):
+    faults.script("/file", Resource(cuts=(1000,), end="stall"))
+    async with AsyncHTTPClient(faults.url, max_retries=1, timeout=bound) as client, client.stream("/file") as body:
+        got, error = await read(body)
+    assert got == BODY[:1000]
+    assert isinstance(error, TimeoutError)
+
+
+async def test_options_go_with_a_call(faults: FaultServer, no_waits: list[float]):
+    faults.script("/file", 503, 503, 503, 503, Resource())
+    async with AsyncHTTPClient(faults.url) as client, client.stream("/file", max_retries=5, base_delay=0.5) as body:
+        assert await body.read() == BODY
+    assert no_waits == [0.5, 1.0, 2.0, 4.0]
+
+
+def test_types(faults: Callable[[], Any]):
+    assert isinstance(stream("http://127.0.0.1/"), contextlib.AbstractAsyncContextManager)

@@ -36,7 +36,7 @@ import retrykit
 from retrykit import RetryPolicy, log_listener, redis, set_listeners, simulate, testing
 from retrykit.cli.get import EXIT_CODES
 from retrykit.core.listeners import get_listeners, logger
-from retrykit.testing import Disconnect, Reply, ScriptedServer, Truncated
+from retrykit.testing import Disconnect, Reply, Resumable, ScriptedServer, Truncated
 from tests.redis.server import RedisServer
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +48,7 @@ PACKAGE_FOLDER = str(Path(retrykit.__file__).parent.parent)
 ADDRESS = "https://api.example.com"
 STORE = '"redis://localhost:6379/0"'
 USER = {"id": 123, "name": "Ada"}
+LOG = b"".join(b"%03d,ok\n" % number for number in range(1000))
 # Nearly every path fails once, so that the examples do retry.
 SCRIPTS: dict[tuple[str, str | None], tuple[testing.Step, ...]] = {
     ("/users/123", None): (Reply(503, {"error": "busy"}), USER),
@@ -66,6 +67,8 @@ SCRIPTS: dict[tuple[str, str | None], tuple[testing.Step, ...]] = {
     ("/job", None): ({"state": "pending"}, {"state": "pending"}, {"state": "done"}),
     ("/slow", None): (Reply(body=USER, delay=0.3),),
     ("/search", None): (Reply(body=USER, delay=0.3), USER),
+    ("/log.csv", None): (Resumable(LOG, sent=3500), Resumable(LOG)),
+    ("/report", None): (Truncated(b"all that"),),
 }
 
 

@@ -19,6 +19,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _MOST_BODY_BYTES = 1024**3
 # Seconds for the client to read what was sent: once the connection is reset, it may never see it.
 _BEFORE_RESET = 0.05
+_ALL = slice(None, None, 1)
 # Turns of the loop in which all that was under way on a connection ends with it: it takes 3.
 _TURNS_TO_END = 10
 
@@ -106,6 +107,52 @@ class Truncated:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumable:
+    """An answer with a strong ETag, of which the rest can be asked for (RFC 9110 §14), and that may break off.
+
+    A request with a `Range` gets that part with 206, or 416 where there is none; one whose `If-Range` is another ETag
+    gets all of it.
+
+    Args:
+        body: As for `Reply`.
+        sent: How many bytes of this answer arrive before the connection is closed. Default: all that were asked for.
+        etag: The body's. Default: `"v1"`, in its quotes.
+        headers: Further headers.
+    """
+
+    body: bytes | str | dict[str, Any] | list[Any] = b"a body that can be gone on with"
+    sent: int | None = None
+    etag: str = '"v1"'
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def play(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Send it."""
+        body, asked = _encoded(self.body), self._asked(request)
+        start, end, _ = asked.indices(len(body))
+        if asked != _ALL and start >= end:
+            return web.Response(status=416, headers={"Content-Range": f"bytes */{len(body)}"})
+        response = web.StreamResponse(headers=_headers(self.body, {"ETag": self.etag, **self.headers}))
+        if asked != _ALL:
+            response.set_status(206)
+            response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
+        response.content_length = end - start
+        await response.prepare(request)
+        await response.write(body[start:end][: self.sent])
+        if self.sent is not None and self.sent < end - start:
+            _close(request)
+        return response
+
+    def _asked(self, request: web.BaseRequest) -> slice:
+        """What of it was asked for."""
+        if request.headers.get("If-Range", self.etag) != self.etag:
+            return _ALL
+        try:
+            return request.http_range
+        except ValueError:  # What can't be read counts as none (RFC 9110 §14.2).
+            return _ALL
+
+
+@dataclass(frozen=True, slots=True)
 class Raw:
     """Bytes that are sent as they are, for answers that no HTTP server would give.
 
@@ -162,7 +209,7 @@ class Reset:
         return _reset(request)
 
 
-_Played = Reply | Truncated | Raw | Disconnect | Reset | Stall
+_Played = Reply | Truncated | Resumable | Raw | Disconnect | Reset | Stall
 Step = _Played | int | str | bytes | dict[str, Any] | list[Any]
 
 
@@ -268,7 +315,7 @@ def _step(step: Step) -> _Played:
         return Reply(body=step)
     raise TypeError(
         f"{step!r} is no step of a script; write a status, a body (dict, list, str or bytes), Reply(...),"
-        " Truncated(...), Raw(...), Disconnect(), Reset() or Stall()"
+        " Truncated(...), Resumable(...), Raw(...), Disconnect(), Reset() or Stall()"
     )
 
 

@@ -75,8 +75,14 @@ class TestRepeating:
     def test_a_body_that_cannot_be_sent_again_ends_the_call(self):
         assert decided(raised_status(503), sendable=False) == GiveUp("body")
 
+    def test_a_body_that_was_handed_out_in_part_and_cannot_be_gone_on_with_ends_it_too(self):
+        assert decided(raised(aiohttp.ClientPayloadError()), resumable=False) == GiveUp("not_resumable")
+        assert decided(raised_status(503), resumable=False, sendable=False) == GiveUp("body")
+        assert decided(raised_status(404), resumable=False) == Accept()
+
     def test_attempts_come_first(self):
         assert decided(BROKEN, attempt=3, sendable=False, repeatable=False) == GiveUp("attempts")
+        assert decided(BROKEN, attempt=3, resumable=False) == GiveUp("attempts")
 
 
 def redirected(error):
@@ -239,6 +245,7 @@ calls = st.builds(
     previous_delay=st.floats(0, 1e6),
     repeatable=st.booleans(),
     sendable=st.booleans(),
+    resumable=st.booleans(),
     holds_back=st.booleans(),
     repeated_at_once=st.booleans(),
 )
@@ -260,6 +267,7 @@ def test_nothing_is_sent_twice_that_must_not_be(outcome, policy, call, draw):
     decision = decide(outcome, call, policy, draw)
     if isinstance(decision, Retry):
         assert call.sendable
+        assert call.resumable
         assert call.repeatable or not decision.at_once
         maybe_processed = outcome.status in (500, 502, 504) or outcome in (BROKEN, *PERHAPS)
         assert call.repeatable or not maybe_processed

@@ -10,7 +10,19 @@ import aiohttp
 import pytest
 import yarl
 
-from retrykit.testing import Disconnect, Raw, ReceivedRequest, Reply, Reset, ScriptedServer, Stall, Truncated, server
+from retrykit import stream
+from retrykit.testing import (
+    Disconnect,
+    Raw,
+    ReceivedRequest,
+    Reply,
+    Reset,
+    Resumable,
+    ScriptedServer,
+    Stall,
+    Truncated,
+    server,
+)
 from tests.faults import SOON
 
 REQUEST = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -178,6 +190,41 @@ async def test_a_body_that_breaks_off(session, scripted_server, sent, arrives):
             async for chunk in response.content.iter_any():
                 got += chunk
     assert got == arrives
+
+
+TAG = '"v1"'
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "body", "content_range"),
+    [
+        ({}, 200, b"0123456789", None),
+        ({"Range": "bytes=4-"}, 206, b"456789", "bytes 4-9/10"),
+        ({"Range": "bytes=4-6"}, 206, b"456", "bytes 4-6/10"),
+        ({"Range": "bytes=4-60"}, 206, b"456789", "bytes 4-9/10"),
+        ({"Range": "bytes=-3"}, 206, b"789", "bytes 7-9/10"),
+        ({"Range": "bytes=4-", "If-Range": TAG}, 206, b"456789", "bytes 4-9/10"),
+        ({"Range": "bytes=4-", "If-Range": '"old"'}, 200, b"0123456789", None),
+        ({"Range": "lines=4-"}, 200, b"0123456789", None),
+        ({"Range": "bytes=10-"}, 416, b"", "bytes */10"),
+    ],
+)
+async def test_a_body_that_can_be_gone_on_with(session, scripted_server, asked, status, body, content_range):
+    scripted_server.script("/x", Resumable("0123456789", headers={"X-Key": "1"}))
+    async with session.get(f"{scripted_server.url}/x", headers=asked) as response:
+        assert (response.status, response.headers.get("Content-Range")) == (status, content_range)
+        assert await response.read() == body
+        assert status == 416 or (response.headers["ETag"], response.headers["X-Key"]) == (TAG, "1")
+
+
+async def test_a_body_that_breaks_off_and_is_gone_on_with(scripted_server, no_waits):
+    scripted_server.script(
+        "/x", Resumable(b"0123456789", sent=4), Resumable(b"0123456789", sent=0), Resumable(b"0123456789")
+    )
+    async with stream(f"{scripted_server.url}/x") as body:
+        assert await body.read() == b"0123456789"
+    assert [request.headers.get("Range") for request in scripted_server.requests()] == [None, "bytes=4-", "bytes=4-"]
+    assert no_waits == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("data", [b"", b"SMTP/9.9 what?\r\n\r\n", b"HTTP/1.1 20", CUT, LARGE], ids=repr)

@@ -24,9 +24,11 @@ from retrykit import (
     attempts_of,
     stream,
 )
+from retrykit.core.clock import using
 from retrykit.guards.breaker import State
 from retrykit.testing import no_waits
-from tests.faults import SOON, Connection, FaultServer, Step, answer, head, raw, redirect
+from tests.faults import CLOSE, SOON, Connection, FaultServer, Step, answer, head, raw, redirect
+from tests.guards.clock import ManualClock
 
 BODY = random.Random(6).randbytes(5000)
 DATES = {"Last-Modified": "Sun, 06 Nov 1994 08:00:00 GMT", "Date": "Sun, 06 Nov 1994 08:49:37 GMT"}
@@ -161,7 +163,11 @@ async def test_without_a_new_byte_the_attempts_add_up(
     assert isinstance(error, aiohttp.ClientPayloadError)
     failures = ", ".join(["ClientPayloadError"] * 3)
     assert error.__notes__ == [f"gave up after 3 attempts in 3.0 s or more: {failures} (GET {faults.url}/file)"]
-    assert [attempt.delay for attempt in attempts_of(error)] == [1.0, 2.0, None]
+    assert [(attempt.delay, round(attempt.elapsed)) for attempt in attempts_of(error)] == [
+        (1.0, 0),
+        (2.0, 1),
+        (None, 3),
+    ]
     assert no_waits == [1.0, 2.0]
     assert [event.attempt for event in events] == [1, 2, 3]
     assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=1000-"]
@@ -180,7 +186,25 @@ async def test_failures_before_the_first_byte_count_too(faults: FaultServer, no_
     url = faults.script("/file", 503, resource, resource)
     got, error = await streamed(url)
     assert got == b""
-    assert [str(attempt) for attempt in attempts_of(error)] == ["503", "ClientPayloadError", "ClientPayloadError"]
+    attempts = [(str(attempt), round(attempt.elapsed)) for attempt in attempts_of(error)]
+    assert attempts == [("503", 0), ("ClientPayloadError", 1), ("ClientPayloadError", 3)]
+
+
+async def test_the_delay_before_counts_for_the_next_one(faults: FaultServer):
+    manual = ManualClock()
+    manual.drawn = 0.5
+    url = faults.script("/file", Resource(cuts=(1000, 0, 0, 0)))
+    with using(manual):
+        _, error = await streamed(url, max_retries=4, jitter="decorrelated")
+    assert [attempt.delay for attempt in attempts_of(error)] == [2.0, 3.5, 5.75, None]
+
+
+async def test_a_connection_that_was_closed_while_it_was_idle_is_followed_at_once(
+    faults: FaultServer, no_waits: list[float]
+):
+    url = faults.script("/file", Resource(cuts=(1000,)), CLOSE, Resource())
+    assert await streamed(url) == (BODY, None)
+    assert no_waits == [1.0, 0.0]
 
 
 async def test_what_has_come_but_was_not_read_is_not_asked_for_again(faults: FaultServer, no_waits: list[float]):
@@ -203,6 +227,13 @@ async def test_a_body_may_come_part_by_part(faults: FaultServer, no_waits: list[
     assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=2000-", "bytes=4500-"]
     assert no_waits == [1.0]  # A part that has come as announced is no failure.
     assert len(events) == 1
+
+
+async def test_how_much_there_is_may_never_be_told(faults: FaultServer, no_waits: list[float]):
+    part = answer(206, BODY[1000:2000], {"Content-Range": "bytes 1000-1999/*"})
+    url = faults.script("/file", Resource(cuts=(1000,), chunked=True), part, Resource(cuts=(3000,)), Resource())
+    assert await streamed(url) == (BODY, None)
+    assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=2000-"]
 
 
 async def test_all_has_come_but_its_end(faults: FaultServer, no_waits: list[float]):
@@ -347,6 +378,28 @@ async def test_something_else_comes_instead_of_the_rest(
     await faults.all_closed()
 
 
+LARGE = {"Content-Length": "100000"}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        raw(head(200, {**LARGE, "ETag": '"v2"'}) + b"x", "stall"),
+        raw(
+            head(206, {"Content-Range": "bytes 1000-1000/5000", "Transfer-Encoding": "chunked"}) + b"2\r\nxx\r\n",
+            "stall",
+        ),
+    ],
+    ids=["changed", "too long"],
+)
+async def test_what_is_of_no_use_is_closed_at_once(faults: FaultServer, no_waits: list[float], second: Step):
+    url = faults.script("/file", Resource(cuts=(1000,)), second)
+    async with aiohttp.ClientSession() as session, stream(url, session=session) as body:
+        _, error = await read(body)
+        assert isinstance(error, aiohttp.ClientPayloadError)
+        await faults.all_closed()
+
+
 async def test_an_error_status_in_the_place_of_the_rest_is_the_end(faults: FaultServer, no_waits: list[float]):
     got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), 404))
     assert got == BODY[:1000]
@@ -387,6 +440,18 @@ async def test_the_answer_is_retried(faults: FaultServer, no_waits: list[float])
     url = faults.script("/file", 503, answer(429, b"", {"Retry-After": "7"}), Resource())
     assert await streamed(url) == (BODY, None)
     assert no_waits == [1.0, 7.0]
+
+
+async def test_a_status_below_400_can_be_retried_too(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", 202, 202, Resource())
+    assert await streamed(url, statuses={202}) == (BODY, None)
+    assert no_waits == [1.0, 2.0]
+
+
+async def test_an_attempt_is_one_request(faults: FaultServer, no_waits: list[float]):
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        await streamed(faults.script("/file", CLOSE))
+    assert len(faults.requests) == 3
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, ResponseError), (503, GiveUpError)])
@@ -527,7 +592,11 @@ async def test_a_pause_holds_what_goes_on(faults: FaultServer, no_waits: list[fl
 
 
 async def test_it_is_not_hedged(faults: FaultServer):
-    url = faults.script("/file", answer(200, BODY, late=0.1))
+    async def slow(connection: Connection) -> None:
+        await asyncio.sleep(0.1)
+        await answer(200, BODY)(connection)
+
+    url = faults.script("/file", slow)
     assert await streamed(url, hedge_after=0.01) == (BODY, None)
     async with AsyncHTTPClient(faults.url, hedge_after=0.01) as client, client.stream("/file") as body:
         assert await body.read() == BODY

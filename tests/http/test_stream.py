@@ -147,10 +147,13 @@ async def test_a_date_can_stand_for_an_etag(faults: FaultServer, no_waits: list[
     assert faults.seen("/file")[1].headers["If-Range"] == DATES["Last-Modified"]
 
 
-async def test_each_new_byte_begins_the_count_anew(faults: FaultServer, no_waits: list[float]):
+async def test_each_new_byte_begins_the_count_anew_and_the_time(
+    faults: FaultServer, no_waits: list[float], events: list[Any]
+):
     url = faults.script("/file", Resource(cuts=(1,) * 20))
-    assert await streamed(url, max_retries=2) == (BODY, None)
+    assert await streamed(url, max_retries=2, timeout=5) == (BODY, None)
     assert no_waits == [1.0] * 20
+    assert [round(event.elapsed) for event in events] == [0] * 20
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -446,6 +449,8 @@ async def test_a_status_below_400_can_be_retried_too(faults: FaultServer, no_wai
     url = faults.script("/file", 202, 202, Resource())
     assert await streamed(url, statuses={202}) == (BODY, None)
     assert no_waits == [1.0, 2.0]
+    with pytest.raises(GiveUpError):
+        await streamed(faults.script("/file", 202), statuses={202}, on_give_up="return")
 
 
 async def test_an_attempt_is_one_request(faults: FaultServer, no_waits: list[float]):

@@ -36,7 +36,7 @@ import retrykit
 from retrykit import RetryPolicy, log_listener, redis, set_listeners, simulate, testing
 from retrykit.cli.get import EXIT_CODES
 from retrykit.core.listeners import get_listeners, logger
-from retrykit.testing import Disconnect, Reply, Resumable, ScriptedServer, Truncated
+from retrykit.testing import Disconnect, Raw, Reply, Resumable, ScriptedServer, Truncated
 from tests.redis.server import RedisServer
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +49,8 @@ ADDRESS = "https://api.example.com"
 STORE = '"redis://localhost:6379/0"'
 USER = {"id": 123, "name": "Ada"}
 LOG = b"".join(b"%03d,ok\n" % number for number in range(1000))
+ISO = b"0123456789" * 1000
+ISO_HALF = b'HTTP/1.1 200 OK\r\nETag: "v1"\r\nContent-Length: 10000\r\n\r\n' + ISO[:5000]
 # Nearly every path fails once, so that the examples do retry.
 SCRIPTS: dict[tuple[str, str | None], tuple[testing.Step, ...]] = {
     ("/users/123", None): (Reply(503, {"error": "busy"}), USER),
@@ -69,6 +71,9 @@ SCRIPTS: dict[tuple[str, str | None], tuple[testing.Step, ...]] = {
     ("/search", None): (Reply(body=USER, delay=0.3), USER),
     ("/log.csv", None): (Resumable(LOG, sent=3500), Resumable(LOG)),
     ("/report", None): (Truncated(b"all that"),),
+    ("/big.iso", None): (Resumable(ISO, sent=4000), Resumable(ISO, sent=1), Resumable(ISO)),
+    ("/huge.iso", None): (Raw(ISO_HALF, after="stall"), Resumable(ISO)),
+    **{(f"/items/{number}", None): (503, {"price": 5}) for number in range(200) if number != 13},
 }
 
 
@@ -163,7 +168,11 @@ class Page:
         """What is printed and logged is caught; logging and the listeners are set up for this page alone."""
         self._settings.swap()
         try:
-            with contextlib.redirect_stdout(self._output), contextlib.redirect_stderr(self._output):
+            with (
+                contextlib.chdir(self._folder),
+                contextlib.redirect_stdout(self._output),
+                contextlib.redirect_stderr(self._output),
+            ):
                 yield
         finally:
             self._settings.swap()
@@ -429,6 +438,16 @@ def test_the_outage_example() -> None:
         "breaker: 5 requests (1 attempts, 1 circuit_open, 18 unsent by circuit_open)",
         "pause: 1 request (1 timeout, 19 unsent by timeout)",
         "pause, a call that can wait: [{'id': 123}]",
+    ]
+
+
+def test_the_bodies_example() -> None:
+    why = "its server names neither a strong ETag nor a Last-Modified that could stand for one"
+    assert run_example("bodies.py").splitlines() == [
+        "stream: 100000 of 100000 bytes, by [None, 'bytes=30000-', 'bytes=60000-']",
+        f"stream: what has come of the body can't be gone on with: {why}",
+        "download: file with 100000 bytes, by 3 requests",
+        "fetch_all: 100 results, failed [13, 77]",
     ]
 
 

@@ -26,7 +26,9 @@ from retrykit.guards.budget import RetryBudget
 from retrykit.guards.hedge import LatencyQuantile
 from retrykit.guards.pause import OriginPause
 from retrykit.http.client import AsyncHTTPClient
+from retrykit.http.download import download
 from retrykit.http.fetch import fetch_bytes, fetch_json, fetch_text, get, post
+from retrykit.http.fetch_all import FetchAll, Fetched, fetch_all
 from retrykit.http.middleware import RetryMiddleware
 from retrykit.http.stream import BodyStream, stream
 
@@ -40,6 +42,8 @@ __all__ = [
     "ChecksumError",
     "CircuitBreaker",
     "CircuitOpenError",
+    "FetchAll",
+    "Fetched",
     "GiveUpError",
     "GiveUpEvent",
     "Hold",
@@ -57,6 +61,8 @@ __all__ = [
     "TryAgain",
     "attempt_number",
     "attempts_of",
+    "download",
+    "fetch_all",
     "fetch_bytes",
     "fetch_json",
     "fetch_text",

@@ -34,7 +34,7 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import retrykit
 from retrykit import RetryPolicy, log_listener, redis, set_listeners, simulate, testing
-from retrykit.cli.get import EXIT_CODES
+from retrykit.cli.endings import EXIT_CODES
 from retrykit.core.listeners import get_listeners, logger
 from retrykit.testing import Disconnect, Raw, Reply, Resumable, ScriptedServer, Truncated
 from tests.redis.server import RedisServer

@@ -8,17 +8,30 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from retrykit.cli import get, values
+from retrykit.cli import endings, get, get_many, values
+from retrykit.cli.targets import STANDARD_INPUT
 from retrykit.core.backoff import JITTERS
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.http.client import DEFAULT_TIMEOUT
 
 _CANT_RUN = 2
+_CONCURRENCY = 10
 # What a shell reports of a command that SIGINT ended: 128 + 2.
 _INTERRUPTED = 130
 
 # What `simulate` takes unless told otherwise: its callers have less patience than the server has queue.
 _SIMULATED = RetryPolicy(max_retries=4, jitter="full", attempt_timeout=1.0)
+
+
+_GET = """\
+Fetch a URL. The body goes to standard output. Attempts that fail are reported
+on standard error; where none does, nothing is.
+
+With several URLs, '-', -o or --jsonl, each URL is downloaded to a file that is
+called as the last segment of its path. A file that is there already is left
+alone, and a part of one is gone on with: after an interruption (Ctrl-C), the
+same command again goes on where it was. Each failure is reported on standard
+error, and so is a summary at the end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         get.abandon_output()
         if not isinstance(error, BrokenPipeError):
             print(f"retrykit: the output could not be written: {error.strerror}", file=sys.stderr)
-        return get.UNWRITTEN
+        return endings.UNWRITTEN
     return code
 
 
@@ -59,9 +72,8 @@ def _parser() -> ArgumentParser:
     _add_get_arguments(
         commands.add_parser(
             "get",
-            help="fetch a URL, with retries",
-            description="Fetch a URL. The body goes to standard output. Attempts that fail are reported\n"
-            "on standard error; where none does, nothing is.",
+            help="fetch a URL, or download many, with retries",
+            description=_GET,
             epilog=_exit_codes(),
             formatter_class=RawDescriptionHelpFormatter,
         )
@@ -86,7 +98,7 @@ def _parser() -> ArgumentParser:
 
 
 def _exit_codes() -> str:
-    meanings = {**get.EXIT_CODES, _CANT_RUN: "wrong arguments", _INTERRUPTED: "interrupted"}
+    meanings = {**endings.EXIT_CODES, _CANT_RUN: "wrong arguments", _INTERRUPTED: "interrupted"}
     return "exit codes, as of curl:\n" + "\n".join(f"  {code:<5}{meanings[code]}" for code in sorted(meanings))
 
 
@@ -101,10 +113,21 @@ def _version() -> str:
 
 
 def _add_get_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="where to; without a scheme, http:// is put before it")
+    what = (
+        "where to; without a scheme, http:// is put before it. '-' reads URLs from standard input, one per line; blank"
+        " lines and those that begin with # are left out"
+    )
+    parser.add_argument("urls", nargs="+", metavar="URL", help=what)
+    what = "the folder to download to, which is made where there is none (default: the current one)"
+    parser.add_argument("-o", dest="folder", type=Path, metavar="DIR", help=what)
+    _add(parser, "--concurrency N", values.count, "downloads at a time", _CONCURRENCY)
+    parser.add_argument("--overwrite", action="store_true", help="download also what is there already")
+    what = "print a line of JSON to standard output for each URL that is done with"
+    parser.add_argument("--jsonl", action="store_true", help=what)
     _add_schedule(parser, RetryPolicy(), values.attempts)
-    _add(parser, "--timeout SECONDS", values.limit, "for the whole call, attempts and waits together", DEFAULT_TIMEOUT)
-    parser.set_defaults(run=_get)
+    what = "for the whole call, attempts and waits together; of a download, for each wait for more bytes"
+    _add(parser, "--timeout SECONDS", values.limit, what, DEFAULT_TIMEOUT)
+    parser.set_defaults(run=_get, refuse=parser.error)
 
 
 def _add_plan_arguments(parser: ArgumentParser) -> None:
@@ -176,7 +199,15 @@ def _demo(_: Namespace) -> int:
 
 
 def _get(arguments: Namespace) -> int:
-    return get.run(arguments.url, RetryPolicy(timeout=DEFAULT_TIMEOUT).replace(**_given(arguments)))
+    policy = RetryPolicy(timeout=DEFAULT_TIMEOUT).replace(**_given(arguments))
+    urls, folder = arguments.urls, arguments.folder
+    if len(urls) > 1 or STANDARD_INPUT in urls or folder is not None or arguments.jsonl:
+        concurrency = arguments.concurrency or _CONCURRENCY
+        options = get_many.Options(policy, concurrency, overwrite=arguments.overwrite, jsonl=arguments.jsonl)
+        return get_many.run(urls, folder or Path(), options)
+    if arguments.overwrite:
+        arguments.refuse("--overwrite is of no use where the body goes to standard output; add -o DIR to have a file")
+    return get.run(urls[0], policy)
 
 
 def _plan(arguments: Namespace) -> int:

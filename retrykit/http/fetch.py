@@ -1,10 +1,12 @@
 """Helpers that are retried already: `get` and `post` give a response, the `fetch_…` ones its body."""
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
 from aiohttp.typedefs import StrOrURL
 
 from retrykit.core.decorator import Retried, decorate
@@ -17,6 +19,44 @@ from retrykit.http.send import CallOptions, Read
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+# Seconds that a connection is kept for which there is nothing to do. Where all calls go to a few servers, it is always
+# taken at once; where each goes to another, aiohttp's 15 s would be thousands of open connections.
+_KEPT_FOR = 2.0
+# Before aiohttp 3.13.4, the addresses of all hosts are kept (CVE-2026-34513).
+_KEEPS_FEW_ADDRESSES = "dns_cache_max_size" in inspect.signature(TCPConnector).parameters
+
+
+class SharedSession:
+    """A session for the helpers that are given none, made on first use; what it keeps does not grow with its use.
+
+    Args:
+        limit: The most connections that are in use at a time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._session: ClientSession | None = None
+        self._is_closed = False
+
+    def opened(self) -> ClientSession | None:
+        """The session; `None` where it was closed."""
+        if self._session is None and not self._is_closed:
+            connector = TCPConnector(limit=self._limit, keepalive_timeout=_KEPT_FOR, use_dns_cache=_KEEPS_FEW_ADDRESSES)
+            self._session = ClientSession(connector=connector, cookie_jar=DummyCookieJar())
+            never_repeat(self._session)
+        return None if self._is_closed else self._session
+
+    async def close(self) -> None:
+        """Close it."""
+        self._is_closed = True
+        if self._session is not None:
+            await self._session.close()
+
+
+shared_session: ContextVar[SharedSession | None] = ContextVar("retrykit_session", default=None)
+"""What the helpers use in this context that are given no session."""
 
 
 def _helper(
@@ -33,13 +73,20 @@ def _helper(
 
 def _taking_options(retried: Retried[P, R], *, reads_body: bool) -> Retried[P, R]:
     """Let the options of a policy be given with a call, too: `fetch_json(url, max_retries=5)`."""
+    arguments = inspect.signature(retried).parameters.keys() - {"options"}
+    usual = cast(Callable[..., Coroutine[Any, Any, R]], retried)
+    usual_request = {"statuses": retried.policy.statuses} if reads_body else {}
 
     @functools.wraps(cast(Callable[P, Awaitable[R]], retried))
     async def call(*args: Any, **options: Any) -> R:
+        if not options:  # Most calls have none, and are spared what is to be done with them.
+            return await usual(*args, **usual_request)
+        named = {name: options.pop(name) for name in arguments & options.keys()}
         chosen, request = send.for_call(retried, options)
         if reads_body:
             request["statuses"] = chosen.policy.statuses
-        return await send.until_end(cast(Callable[..., Coroutine[Any, Any, R]], chosen), request, *args, **request)
+        fetch = cast(Callable[..., Coroutine[Any, Any, R]], chosen)
+        return await send.until_end(fetch, request, *args, **named, **request)
 
     def retry_with(*, policy: RetryPolicy | None = None, **options: Unpack[RetryOptions]) -> Retried[P, R]:
         return _taking_options(retried.retry_with(policy=policy, **options), reads_body=reads_body)
@@ -100,6 +147,7 @@ async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **o
     Args:
         url: Where to.
         session: Sends the request. Default: one is made for each attempt; for more than a few requests, hand one in.
+            In `fetch_all`, they share one.
         **options: aiohttp's options of a request, and those of a `RetryPolicy`.
 
     Raises:
@@ -120,11 +168,19 @@ async def fetch_bytes(url: StrOrURL, *, session: ClientSession | None = None, **
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_bytes)
 
 
-async def _fetch(url: StrOrURL, session: ClientSession | None, request: dict[str, Any], read: Read[R]) -> R:
+def _fetch(
+    url: StrOrURL, session: ClientSession | None, request: dict[str, Any], read: Read[R]
+) -> Coroutine[Any, Any, R]:
     statuses = request.pop("statuses")
     request["raise_for_status"] = False  # A session may raise by itself, and would leave the body behind.
-    if session is not None:
-        return await send.fetch(session, "GET", url, request, read, statuses=statuses)
+    if session is None and (shared := shared_session.get()) is not None:
+        session = shared.opened()
+    if session is None:
+        return _fetch_alone(url, request, read, statuses)
+    return send.fetch(session, "GET", url, request, read, statuses=statuses)
+
+
+async def _fetch_alone(url: StrOrURL, request: dict[str, Any], read: Read[R], statuses: Collection[int]) -> R:
     async with ClientSession() as own:
         never_repeat(own)
         return await send.fetch(own, "GET", url, request, read, statuses=statuses)

@@ -63,7 +63,7 @@ def representation_of(response: ClientResponse) -> Representation:
         refusal = "its server takes no ranges (Accept-Ranges: none)"
     elif validator is None:
         refusal = "its server names neither a strong ETag nor a Last-Modified that could stand for one"
-    return Representation(_place_of(response.url), validator, None if coding else response.content_length, refusal)
+    return Representation(place_of(response.url), validator, None if coding else response.content_length, refusal)
 
 
 def part_of(response: ClientResponse) -> Part | None:
@@ -97,7 +97,7 @@ def why_not_the_rest(response: ClientResponse, offset: int, known: Representatio
         return "it has changed on its server, and has another size now"
     if _contradicts(response, known) or (known.size is not None and part.end > known.size):
         return "it has changed on its server"
-    if _place_of(response.url) != known.place:
+    if place_of(response.url) != known.place:
         return "another address answers for it now, by a redirect"
     return None
 
@@ -111,7 +111,7 @@ def is_whole(response: ClientResponse, offset: int, known: Representation) -> bo
         and int(found[1]) == offset
         and known.size in (None, offset)
         and not _contradicts(response, known)
-        and _place_of(response.url) == known.place
+        and place_of(response.url) == known.place
     )
 
 
@@ -140,6 +140,6 @@ def _coding_of(response: ClientResponse) -> str:
     return "" if codings == "identity" else codings
 
 
-def _place_of(url: URL) -> str:
+def place_of(url: URL) -> str:
     """Without the query: a redirect that is signed anew each time has another one there."""
     return f"{origin_of(url)}{url.raw_path}"

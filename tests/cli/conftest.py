@@ -1,6 +1,7 @@
 """Real servers beside the command, which has an event loop of its own: theirs runs in a thread."""
 
 import asyncio
+import signal
 import socket
 import threading
 
@@ -55,3 +56,11 @@ def unused_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return "{}:{}".format(*free.getsockname())
+
+
+@pytest.fixture
+def heeds_ctrl_c():
+    """What a shell starts in the background ignores Ctrl-C, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

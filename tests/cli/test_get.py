@@ -230,13 +230,6 @@ class TestExitCodes:
         answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"
         self.check(get(listen(answering(answer)), "--max-retries", "1"), 61, "the body can't be decoded")
 
-    @pytest.fixture
-    def heeds_ctrl_c(self):
-        """What a shell starts in the background ignores Ctrl-C, and so does all that it starts."""
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        yield
-        signal.signal(signal.SIGINT, before)
-
     def test_130_for_ctrl_c(self, heeds_ctrl_c, server):
         server.script("/down", 503)
         command = [sys.executable, "-m", "retrykit", "get", f"{server.url}/down", "--base-delay=60", "--timeout=600"]

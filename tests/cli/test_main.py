@@ -35,7 +35,7 @@ class TestHelp:
         text = shown(capsys, "--help")
         assert "python -m retrykit" in text
         assert "demo call a server that misbehaves" in text
-        assert "get fetch a URL" in text
+        assert "get fetch a URL, or download many" in text
 
     def test_the_demo_says_what_its_exit_code_means(self, capsys):
         assert "0 where retrykit saved every call, else 1" in shown(capsys, "demo", "--help")
@@ -44,7 +44,8 @@ class TestHelp:
         text = shown(capsys, "get", "--help")
         assert "attempts in total, the first included; 1 never retries (default: 3)" in text
         assert "each later one is twice as long (default: 1)" in text
-        assert "for the whole call, attempts and waits together (default: 30)" in text
+        assert "attempts and waits together; of a download, for each wait for more bytes (default: 30)" in text
+        assert "downloads at a time (default: 10)" in text
 
     def test_get_lists_every_exit_code(self, capsys):
         with pytest.raises(SystemExit):
@@ -52,7 +53,7 @@ class TestHelp:
         lines = capsys.readouterr().out.splitlines()
         lines = lines[lines.index("exit codes, as of curl:") + 1 :]
         codes = [int(line.split()[0]) for line in lines]
-        assert codes == [0, 1, 2, 3, 6, 7, 8, 18, 22, 23, 28, 35, 47, 52, 56, 60, 61, 130]
+        assert codes == [0, 1, 2, 3, 6, 7, 8, 18, 22, 23, 26, 28, 35, 43, 47, 52, 56, 60, 61, 130]
 
     def test_no_line_of_the_help_is_wider_than_a_terminal(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "80")
@@ -93,6 +94,8 @@ class TestWrongArguments:
                 ["get", "localhost", "--timeout", "0"],
                 "'0' leaves no time for an attempt; give a number of seconds above 0",
             ),
+            (["get", "localhost", "--concurrency", "0"], "'0' is no number of them; give a whole number of 1 or more"),
+            (["get", "localhost", "--overwrite"], "--overwrite is of no use where the body goes to standard output"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )

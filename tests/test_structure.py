@@ -56,6 +56,7 @@ ROOMS = {
         "client",
         "fetch",
         "fetch_all",
+        "part",
         "download",
     ],
 }

@@ -25,7 +25,7 @@ from retrykit.core.classify import (
     lost_connection,
     raised_by_body,
 )
-from retrykit.core.errors import TryAgain
+from retrykit.core.errors import NotTheRestError, TryAgain
 from retrykit.core.events import Reason, Request
 from retrykit.core.policy import RetryPolicy
 
@@ -33,13 +33,15 @@ from retrykit.core.policy import RetryPolicy
 class Outcome:
     """How an attempt ended, and what the user's strategies say of it."""
 
-    __slots__ = ("error", "result", "retry_if", "status", "wait", "wall")
+    __slots__ = ("answered", "error", "result", "retry_if", "status", "wait", "wall")
 
     def __init__(self, result: object = None, error: Exception | None = None, wall: float = 0.0) -> None:
         self.result = result
         """What it returned, or"""
         self.error = error
         """what it raised."""
+        self.answered: int | None = None
+        """The status of what has answered, where `error` comes out in the place of that."""
         self.wall = wall
         """The time of day at which it ended, in seconds since the epoch."""
         self.retry_if = False
@@ -177,10 +179,10 @@ def decide(outcome: Outcome, call: Call, policy: RetryPolicy, draw: float) -> De
     kind = _kind(outcome, policy)
     if kind is None or kind is PERMANENT:
         return ACCEPT
-    if call.attempt >= policy.max_retries:
-        return GiveUp("attempts")
-    if not (call.sendable and call.resumable):
-        return GiveUp("not_resumable" if call.sendable else "body")
+    if not call.resumable or call.attempt >= policy.max_retries:
+        return GiveUp("attempts" if call.resumable else "not_resumable")
+    if not call.sendable:
+        return GiveUp("body")
     if not call.repeatable and (kind is MAYBE_PROCESSED or outcome.taken_up):
         return GiveUp("not_repeatable")
     if call.holds_back and not call.repeated_at_once and lost_connection(outcome.error):
@@ -238,6 +240,8 @@ def is_success(outcome: Outcome) -> bool:
 
 def server_failed(outcome: Outcome, policy: RetryPolicy) -> bool | None:
     """Does this outcome show that the server is not well? `None` where it shows nothing of it."""
+    if isinstance(outcome.error, NotTheRestError):  # It has answered, and well.
+        return False
     if isinstance(outcome.error, tenacity.TryAgain):
         cause = outcome.error.__cause__
         return server_failed(Outcome(None, cause), policy) if isinstance(cause, Exception) else False

@@ -15,6 +15,9 @@ tenacity.TryAgain
 TypeError
 └── UsageError                 what was decorated, or a body, can't work (not public: it is no error to be caught)
 
+Exception
+└── NotTheRestError            an answer that can't go on with a body (not public: it never comes out)
+
 UserWarning
 └── StackedRetriesWarning      a retried call inside of a retried call
 
@@ -217,6 +220,19 @@ class StackedRetriesWarning(UserWarning):
     """
 
 
+class NotTheRestError(Exception):
+    """An answer can't go on with a body that has broken off. What that broke off with comes out in its place.
+
+    Args:
+        failure: That.
+        status: Of the answer.
+    """
+
+    def __init__(self, failure: Exception, status: int) -> None:
+        super().__init__(failure, status)
+        self.failure, self.status = failure, status
+
+
 def asked_for_by(error: tenacity.TryAgain, handled: BaseException | None) -> Exception:
     """The error that a `TryAgain` stands for when it has to come out: what it was raised from, else itself.
 
@@ -248,7 +264,7 @@ _BECAUSE: dict[Reason, str] = {
     "body": "; a body of type {body} can't be sent again: pass bytes or a file that can be rewound; the client and the"
     " helpers also take a function that makes the body anew for each attempt (data=lambda: open(...), or data=lines in"
     " the place of data=lines())",
-    "not_resumable": "; what has come of the body can't be gone on with: {unresumable}",
+    "not_resumable": "",
 }
 
 
@@ -279,7 +295,8 @@ def summary(
     count = "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
     time = f" in {attempts[-1].elapsed:.1f} s" + ("" if measured else " or more")
     limits = {"timeout": in_seconds(timeout or 0.0), "max_retry_after": in_seconds(max_retry_after), "body": body}
-    limits["unresumable"] = unresumable
     why = " was answered by a redirect, and" if redirected else ""
     because = _BECAUSE[reason].format(**limits, why=why) if reason else ""
+    if unresumable is not None:  # Whatever has ended the call, this would have.
+        because += f"; what has come of the body can't be gone on with: {unresumable}"
     return f"{ended} after {count}{time}: {', '.join(map(str, attempts))}{because}"

@@ -27,7 +27,7 @@ from retrykit.core.decision import (
     is_success,
 )
 from retrykit.core.discard import MOST_SECONDS, drain
-from retrykit.core.errors import GiveUpError, ResponseError
+from retrykit.core.errors import GiveUpError, NotTheRestError, ResponseError
 from retrykit.core.events import (
     Ended,
     FailedAttempt,
@@ -242,7 +242,10 @@ class Run:
             return True
         as_raised = self._plan.traits.as_raised
         counted = error if as_raised is None else as_raised(error)
-        decision = self._judge(Outcome(None, counted))
+        outcome = Outcome(None, counted)
+        if counted is not error and isinstance(error, NotTheRestError):
+            outcome.answered = error.status
+        decision = self._judge(outcome)
         if isinstance(decision, Retry):
             return False
         if decision is None:
@@ -453,7 +456,9 @@ class Run:
         if self._calls_before is not None and self._calls_before != calls.ended:
             # A repetition ended, and calls ended meanwhile. Was one of them a part of it, had repeated, and given up?
             warn_of_stacked_retries(self._plan.place, outcome.value, self._calls_before)
-        raised = None if outcome.error is None else type(outcome.error)
+        status, raised = outcome.status, None if outcome.error is None else type(outcome.error)
+        if outcome.answered is not None:
+            status, raised = outcome.answered, None
         if isinstance(decision, Retry):
             self.delay = decision.delay
             self._calls_before = calls.ended
@@ -461,9 +466,9 @@ class Run:
                 call.repeated_at_once = True
             else:
                 call.previous_delay = decision.delay
-            self._ended += ((outcome.status, raised, call.elapsed, decision.delay),)
+            self._ended += ((status, raised, call.elapsed, decision.delay),)
         else:
-            self._ended += ((outcome.status, raised, call.elapsed, None),)
+            self._ended += ((status, raised, call.elapsed, None),)
             if isinstance(decision, Accept):
                 return decision
             self._reason = decision.reason
@@ -550,13 +555,24 @@ class Run:
         repeatable = self._request.repeatable if idempotent is None else idempotent
         call = self._call = Call(0, 0.0, 0.0, repeatable, holds_back=traits.holds_back)
         if self._ended:
-            *_, delay = self._ended[-1]
-            call.attempt, call.previous_delay = len(self._ended), delay or 0.0
+            self._carry_on(call)
         return call
+
+    def _carry_on(self, call: Call) -> None:
+        """Have a call stand where the attempts before have left it."""
+        delays = [delay for *_, delay in self._ended if delay is not None]
+        waits = [delay for delay in delays if delay]
+        call.attempt = len(self._ended)
+        call.previous_delay = waits[-1] if waits else 0.0
+        # Only a repetition at once has a delay of 0, or all have: then it doesn't matter.
+        call.repeated_at_once = call.holds_back and len(waits) < len(delays)
 
     def _tell(self, outcome: Outcome, decision: Retry | GiveUp, max_retries: int) -> None:
         request = outcome.request or self._request
         _, _, elapsed, _ = self._ended[-1]
+        status, raised = outcome.status, None if outcome.error is None else type(outcome.error)
+        if outcome.answered is not None:
+            status, raised = outcome.answered, None
         failed = FailedAttempt(
             call=self._plan.name,
             method=request.method,
@@ -564,8 +580,8 @@ class Run:
             path=request.path,
             attempt=len(self._ended),
             max_retries=max_retries,
-            status=outcome.status,
-            exception=None if outcome.error is None else type(outcome.error),
+            status=status,
+            exception=raised,
             elapsed=elapsed,
         )
         if isinstance(decision, Retry):

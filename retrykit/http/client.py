@@ -233,11 +233,10 @@ class AsyncHTTPClient:
         body, not the whole.
         """
         url, session = self._base.join(path), self._opened()
-        call, request = self._stream, self._usual_request
-        if options:
-            call, request = for_body(call, self._completed(options))
-            request = self._timed(call.policy, request, options)
-        return streaming(call, session, url, as_whole(request))
+        if not options:
+            return streaming(self._stream, session, url, as_whole(self._usual_request))
+        call, request = for_body(self._stream, self._completed(options))
+        return streaming(call, session, url, self._timed(call.policy, request, options))
 
     async def close(self) -> None:
         """Close the client's own session. One that was handed in stays open."""

@@ -5,6 +5,7 @@ What blocks runs in threads, and is waited for in any case: never do two of them
 
 import asyncio
 import contextlib
+import inspect
 import os
 import re
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from retrykit.core import clock
 from retrykit.core.checks import shown_type
 from retrykit.core.errors import ResponseError
 from retrykit.core.policy import RetryPolicy
-from retrykit.http import ranges
 from retrykit.http.part import Part, Source
 from retrykit.http.ranges import Representation
 from retrykit.http.send import VerbOptions
@@ -33,6 +33,8 @@ Progress = Callable[[int, int | None], object]
 _BATCH = 1024 * 1024
 # Seconds after which what has come is written with the next bytes, so that a slow download shows, and survives a kill.
 _LONGEST_UNWRITTEN = 0.5
+# What has the body of a file; 203 is a 200 that a proxy has changed (RFC 9110 §15.3.4).
+_WHOLE = frozenset({200, 203})
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
 _CALL = calls(RetryPolicy(), "download")
@@ -88,11 +90,11 @@ async def download(
         ValueError: `sha256` is no digest, or `headers` have a `Range`.
     """
     target, wanted = Path(path), _as_digest(sha256)
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress is {shown_type(progress)}, and has to be a function of two numbers")
+    if progress is not None and not _is_plain_function(progress):
+        raise TypeError(f"progress is {shown_type(progress)}, and has to be a function of two numbers, by `def`")
     call, request = for_body(_CALL, cast(dict[str, Any], options))
     async with one_session(session) as open_session:
-        part = Part(target, Source.of(open_session, url, request.get("params")), wanted)
+        part = Part(target, Source.of(open_session, url, request), wanted)
         try:
             await _in_thread(part.open)
             await _Filling(part, progress, partial(Transfer, call, open_session, url, request)).run()
@@ -151,7 +153,7 @@ class _Filling:
             ResponseError: It is none of a whole file.
         """
         response = self._transfer.response
-        if not 200 <= response.status < 300 or response.status == ranges.PARTIAL:
+        if response.status not in _WHOLE:
             error = ResponseError.of(response, b"")
             error.add_note("a download takes no such answer, since its body is no whole file")
             raise error
@@ -186,6 +188,11 @@ async def _in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
         raise cancelled
     finally:
         cancelled = None  # Its traceback leads back here.
+
+
+def _is_plain_function(value: object) -> bool:
+    """Can it be called, and is that all?"""
+    return callable(value) and not inspect.iscoroutinefunction(value)
 
 
 def _as_digest(sha256: str | None) -> str | None:

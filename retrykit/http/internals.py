@@ -63,7 +63,7 @@ def unread_in(content: StreamReader) -> bytes:
     aiohttp raises the failure at once, and what had come before is not to be had any more.
     """
     read_nowait: Callable[[int], bytes] | None = getattr(content, "_read_nowait", None)
-    return b"" if read_nowait is None else read_nowait(-1)
+    return b"" if read_nowait is None or content.at_eof() else read_nowait(-1)
 
 
 def timer_of(request: ClientRequest) -> object | None:

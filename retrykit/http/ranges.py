@@ -14,8 +14,11 @@ OK, PARTIAL, UNSATISFIABLE = 200, 206, 416
 
 # Strong, and of characters that a header can carry back as they came (RFC 9110 §8.8.3).
 _STRONG_TAG = re.compile(r'"[!#-~]*"')
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII | re.IGNORECASE)
-_UNSATISFIED_RANGE = re.compile(r"bytes \*/(\d+)", re.ASCII | re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
+_UNSATISFIED_RANGE = re.compile(r"bytes \*/(\d{1,18})", re.ASCII | re.IGNORECASE)
+
+# A message names these. What else a server sends there could forge lines of a log.
+_CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
 
 # A Last-Modified of the same second could be that of two versions, and one of nearly the same that of two clocks. By
 # RFC 9110 §8.8.2.2 one second is the least; its predecessor, RFC 7232, named a minute, and that is what most clients
@@ -58,17 +61,23 @@ def representation_of(response: ClientResponse) -> Representation:
     if response.status != OK:
         refusal = f"it came with a status of {response.status}"
     elif coding:
-        refusal = f"its server has coded it (Content-Encoding: {coding})"
+        refusal = "its server has coded it" + (f" ({coding})" if coding in _CODINGS else "")
     elif response.headers.get(hdrs.ACCEPT_RANGES, "").strip().lower() == "none":
         refusal = "its server takes no ranges (Accept-Ranges: none)"
     elif validator is None:
         refusal = "its server names neither a strong ETag nor a Last-Modified that could stand for one"
-    return Representation(place_of(response.url), validator, None if coding else response.content_length, refusal)
+    # Other answers may have the length of what they don't have in them, such as a 304 (RFC 9110 §8.6).
+    size = response.content_length if response.status == OK and not coding else None
+    return Representation(place_of(response.url), validator, size, refusal)
 
 
 def part_of(response: ClientResponse) -> Part | None:
-    """What a 206 has in it; `None` where the response is no such, or doesn't say so, or can't be right."""
-    if response.status != PARTIAL:
+    """What a 206 has in it; `None` where the response is no such, or doesn't say so, or can't be right.
+
+    One of several parts says it inside of its body, and nobody has asked for that (RFC 9110 §15.3.7.2).
+    """
+    media_type = response.headers.get(hdrs.CONTENT_TYPE, "").strip().lower()
+    if response.status != PARTIAL or media_type.startswith("multipart/byteranges"):
         return None
     found = _CONTENT_RANGE.fullmatch(response.headers.get(hdrs.CONTENT_RANGE, "").strip())
     if found is None:
@@ -85,9 +94,10 @@ def why_not_the_rest(response: ClientResponse, offset: int, known: Representatio
     It was asked for with `Range: bytes=<offset>-` and `If-Range`.
     """
     if response.status == OK:
-        if _validator_of(response) == known.validator:
-            return "its server was asked for the rest, and has sent all of it again"
-        return "it has changed on its server"
+        is_another = _is_another(_validator_of(response), known.validator)
+        return (
+            "it has changed on its server" if is_another else "its server was asked for the rest, and has sent it whole"
+        )
     if response.status != PARTIAL:
         return f"its server was asked for the rest, and has answered {response.status}"
     part = part_of(response)
@@ -97,6 +107,8 @@ def why_not_the_rest(response: ClientResponse, offset: int, known: Representatio
         return "it has changed on its server, and has another size now"
     if _contradicts(response, known) or (known.size is not None and part.end > known.size):
         return "it has changed on its server"
+    if not _shares_validator(response, known):
+        return "its server was asked for the rest, and has sent some without the validator that says of what it is"
     if place_of(response.url) != known.place:
         return "another address answers for it now, by a redirect"
     return None
@@ -111,6 +123,7 @@ def is_whole(response: ClientResponse, offset: int, known: Representation) -> bo
         and int(found[1]) == offset
         and known.size in (None, offset)
         and not _contradicts(response, known)
+        and (known.size is not None or _shares_validator(response, known))
         and place_of(response.url) == known.place
     )
 
@@ -127,11 +140,29 @@ def _validator_of(response: ClientResponse) -> str | None:
     return modified if is_strong and modified.isascii() and modified.isprintable() else None
 
 
+def is_tag(validator: str | None) -> bool:
+    """Is it an ETag, and no date?"""
+    return validator is not None and validator.startswith('"')
+
+
+def _is_another(validator: str | None, known: str | None) -> bool:
+    """Is it a validator of the same kind that says something else?"""
+    return validator is not None and is_tag(validator) == is_tag(known) and validator != known
+
+
 def _contradicts(response: ClientResponse, known: Representation) -> bool:
-    """Does it name another validator? It has to name the ETag (RFC 9110 §15.3.7), but not all servers do."""
-    headers = response.headers
-    named = headers.get(hdrs.ETAG if (known.validator or "").startswith('"') else hdrs.LAST_MODIFIED)
+    """Does it name another validator?"""
+    named = response.headers.get(hdrs.ETAG if is_tag(known.validator) else hdrs.LAST_MODIFIED)
     return named is not None and named.strip() != known.validator
+
+
+def _shares_validator(response: ClientResponse, known: Representation) -> bool:
+    """Does a part have the validator of what it is to go on with? Only then may they be combined (RFC 9110 §15.3.7.3).
+
+    It has to name the ETag, where there is one; but not the date, which was in the request.
+    """
+    names_tag = hdrs.ETAG in response.headers
+    return names_tag if is_tag(known.validator) else not names_tag or hdrs.LAST_MODIFIED in response.headers
 
 
 def _coding_of(response: ClientResponse) -> str:

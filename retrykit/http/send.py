@@ -249,14 +249,19 @@ def send(
         raise TypeError(
             f"{type(url).__name__} is no URL; give the URL as a str or yarl.URL, and the session as `session`"
         )
-    if not hasattr(session, "request"):
-        raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
+    refuse_other_than_session(session)
     left = scope.time_left() if bounds_body and scope.in_an_attempt() else None
     options = request if left is None else {**request, "timeout": _within(left, session, request)}
     send_once = sending_once(session)
     if send_once is None or "data" in request or "upload_tracker" in request:
         return _send_once(session, method, url, {**options})
     return send_once(method, url, **options)  # With no coroutine around it: that would cost every request.
+
+
+def refuse_other_than_session(session: object) -> None:
+    """Raise a TypeError where it is no session."""
+    if not hasattr(session, "request"):
+        raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
 
 
 async def _send_once(session: ClientSession, method: str, url: StrOrURL, options: dict[str, Any]) -> ClientResponse:

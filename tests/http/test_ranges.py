@@ -71,7 +71,8 @@ class TestRepresentation:
         ("response", "refusal"),
         [
             (answer(203, ETag='"v1"'), "it came with a status of 203"),
-            (answer(ETag='"v1"', Content_Encoding="gzip"), "its server has coded it (Content-Encoding: gzip)"),
+            (answer(ETag='"v1"', Content_Encoding="GZip"), "its server has coded it (gzip)"),
+            (answer(ETag='"v1"', Content_Encoding="x\u2028forged"), "its server has coded it"),
             (answer(ETag='"v1"', Accept_Ranges="none"), "its server takes no ranges (Accept-Ranges: none)"),
             (answer(), "its server names neither a strong ETag nor a Last-Modified that could stand for one"),
             (answer(ETag='"v1"', Accept_Ranges="bytes"), None),
@@ -81,8 +82,9 @@ class TestRepresentation:
     def test_says_why_the_rest_can_not_be_asked_for(self, response: Any, refusal: str | None):
         assert representation_of(response).refusal == refusal
 
-    def test_of_a_coded_body_the_size_is_not_known(self):
-        assert representation_of(answer(length=3, Content_Encoding="gzip")).size is None
+    @pytest.mark.parametrize("response", [answer(length=3, Content_Encoding="gzip"), answer(304, length=3)])
+    def test_may_have_a_size_that_is_not_known(self, response: Any):
+        assert representation_of(response).size is None
 
     def test_learns_its_size_from_a_part(self):
         unsized = Representation(PLACE, '"v1"', None)
@@ -106,6 +108,8 @@ class TestPart:
             (part("400-999/1000"), None),
             (part("bytes ٤-9/10"), None),
             (part("bytes 400-999"), None),
+            (part(f"bytes 400-{'9' * 5000}/*"), None),
+            (part(Content_Type="Multipart/byteranges; boundary=x"), None),
             (answer(206), None),
             (answer(200, Content_Range="bytes 400-999/1000"), None),
         ],
@@ -114,17 +118,26 @@ class TestPart:
         assert part_of(response) == expected
 
 
+def rest(span: str = "bytes 400-999/1000", **headers: str) -> Any:
+    return part(span, **{"ETag": '"v1"', **headers})
+
+
+OLD = {"ETag": '"old"'}
+
+
 class TestTheRest:
     @pytest.mark.parametrize(
         ("response", "known"),
         [
-            (part(), KNOWN),
-            (part(ETag='"v1"'), KNOWN),
-            (part("bytes 400-499/1000"), KNOWN),  # a piece of it
-            (part("bytes 400-999/*"), KNOWN),
-            (part(), Representation(PLACE, '"v1"', None)),
+            (rest(), KNOWN),
+            (rest("bytes 400-499/1000"), KNOWN),  # a piece of it
+            (rest("bytes 400-999/*"), KNOWN),
+            (rest(), Representation(PLACE, '"v1"', None)),
+            (rest(Content_Encoding="identity"), KNOWN),
+            (rest(Last_Modified=JUST_BEFORE), KNOWN),
+            (part(), BY_DATE),
+            (part(Last_Modified=MINUTE_BEFORE), BY_DATE),
             (part(Last_Modified=MINUTE_BEFORE, ETag='"new"'), BY_DATE),
-            (part(Content_Encoding="identity"), KNOWN),
         ],
     )
     def test_is_the_rest(self, response: Any, known: Representation):
@@ -133,22 +146,34 @@ class TestTheRest:
     @pytest.mark.parametrize(
         ("response", "known", "why"),
         [
-            (answer(200, ETag='"v1"'), KNOWN, "has sent all of it again"),
+            (answer(200, ETag='"v1"'), KNOWN, "has sent it whole"),
+            (answer(200), KNOWN, "has sent it whole"),
+            (answer(200, ETag='W/"v1"'), KNOWN, "has sent it whole"),
+            (answer(200, Last_Modified=MINUTE_BEFORE, Date=DATE), KNOWN, "has sent it whole"),
             (answer(200, ETag='"v2"'), KNOWN, "has changed"),
-            (answer(200), KNOWN, "has changed"),
+            (answer(200, Last_Modified="Sun, 06 Nov 1994 08:00:00 GMT", Date=DATE), BY_DATE, "has changed"),
             (answer(416), KNOWN, "has answered 416"),
             (answer(204), KNOWN, "has answered 204"),
-            (part("bytes 399-999/1000"), KNOWN, "something else"),
-            (part("bytes 401-999/1000"), KNOWN, "something else"),
+            (rest("bytes 399-999/1000"), KNOWN, "something else"),
+            (rest("bytes 401-999/1000"), KNOWN, "something else"),
             (answer(206, Content_Type="multipart/byteranges; boundary=x"), KNOWN, "something else"),
-            (part(Content_Encoding="gzip"), KNOWN, "something else"),
-            (part("bytes 400-999/2000"), KNOWN, "another size"),
-            (part("bytes 400-1999/*"), KNOWN, "has changed"),
+            (rest(Content_Type="multipart/byteranges; boundary=x"), KNOWN, "something else"),
+            (rest(Content_Encoding="gzip"), KNOWN, "something else"),
+            (rest("bytes 400-999/2000"), KNOWN, "another size"),
+            (rest("bytes 400-1999/*"), KNOWN, "has changed"),
             (part(ETag='"v2"'), KNOWN, "has changed"),
             (part(ETag='W/"v1"'), KNOWN, "has changed"),
             (part(Last_Modified=JUST_BEFORE), BY_DATE, "has changed"),
+            (part(), KNOWN, "without the validator"),
+            (part(Last_Modified=MINUTE_BEFORE), KNOWN, "without the validator"),
+            (part(ETag='"v1"'), BY_DATE, "without the validator"),
             (
-                answer(206, URL("https://example.com/other"), Content_Range="bytes 400-999/1000"),
+                answer(206, URL("https://example.com/other"), **OLD, Content_Range="bytes 400-999/1000"),
+                KNOWN,
+                "changed",
+            ),
+            (
+                answer(206, URL("https://example.com/other"), ETag='"v1"', Content_Range="bytes 400-999/1000"),
                 KNOWN,
                 "another address",
             ),
@@ -163,7 +188,9 @@ class TestWhole:
         ("response", "known", "expected"),
         [
             (answer(416, Content_Range="bytes */1000"), KNOWN, True),
-            (answer(416, Content_Range="bytes */1000"), Representation(PLACE, '"v1"', None), True),
+            (answer(416, Content_Range="bytes */1000", ETag='"v1"'), Representation(PLACE, '"v1"', None), True),
+            (answer(416, Content_Range="bytes */1000"), Representation(PLACE, '"v1"', None), False),
+            (answer(416, Content_Range="bytes */1000"), Representation(PLACE, MINUTE_BEFORE, None), True),
             (answer(416, Content_Range="bytes */1000", ETag='"v1"'), KNOWN, True),
             (answer(416, Content_Range="bytes */1000", ETag='"v2"'), KNOWN, False),
             (answer(416, Content_Range="bytes */999"), KNOWN, False),

@@ -1,10 +1,9 @@
 """A body that comes once and in order, whatever happens to its connections."""
 
 import asyncio
-import contextlib
 import gzip
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -66,7 +65,8 @@ class Resource:
         if "Range" in asked and asked.get("If-Range") in (None, *validators):
             start, status = int(asked["Range"].removeprefix("bytes=").removesuffix("-")), 206
             if start >= len(self.body):
-                await answer(416, b"no such range", {"Content-Range": f"bytes */{len(self.body)}"})(connection)
+                nothing = {**self.headers, "Content-Range": f"bytes */{len(self.body)}"}
+                await answer(416, b"no such range", nothing)(connection)
                 return
             headers["Content-Range"] = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
         rest = self.body[start:]
@@ -223,7 +223,7 @@ async def test_what_has_come_but_was_not_read_is_not_asked_for_again(faults: Fau
 
 async def test_a_body_may_come_part_by_part(faults: FaultServer, no_waits: list[float], events: list[Any]):
     def part(start: int, end: int, size: str = "5000") -> Step:
-        return answer(206, BODY[start:end], {"Content-Range": f"bytes {start}-{end - 1}/{size}"})
+        return answer(206, BODY[start:end], {"Content-Range": f"bytes {start}-{end - 1}/{size}", "ETag": '"v1"'})
 
     url = faults.script("/file", Resource(cuts=(1000,)), part(1000, 2000), part(2000, 4500, "*"), part(4500, 5000))
     assert await streamed(url) == (BODY, None)
@@ -233,7 +233,7 @@ async def test_a_body_may_come_part_by_part(faults: FaultServer, no_waits: list[
 
 
 async def test_how_much_there_is_may_never_be_told(faults: FaultServer, no_waits: list[float]):
-    part = answer(206, BODY[1000:2000], {"Content-Range": "bytes 1000-1999/*"})
+    part = answer(206, BODY[1000:2000], {"Content-Range": "bytes 1000-1999/*", "ETag": '"v1"'})
     url = faults.script("/file", Resource(cuts=(1000,), chunked=True), part, Resource(cuts=(3000,)), Resource())
     assert await streamed(url) == (BODY, None)
     assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=2000-"]
@@ -294,6 +294,27 @@ def test_what_was_handed_out_is_the_beginning_and_in_the_end_all(
         asyncio.run(main())
 
 
+async def test_a_repetition_at_once_is_no_step_of_the_backoff_and_happens_once(
+    faults: FaultServer, no_waits: list[float]
+):
+    resource = Resource(cuts=(1000, 0, 0))
+    url = faults.script("/file", resource, CLOSE, resource, CLOSE, resource, resource)
+    assert await streamed(url, max_retries=6) == (BODY, None)
+    assert no_waits == [1.0, 0.0, 2.0, 4.0, 8.0]
+
+
+@pytest.mark.parametrize("end", ["close", "stall"])
+async def test_a_read_that_was_cancelled_may_be_made_again(faults: FaultServer, end: str):
+    url = faults.script("/file", Resource(cuts=(1000,), end=end))
+    async with stream(url, attempt_timeout=0.05, base_delay=0.3) as body:
+        got = await anext(body)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):  # It waits before it goes on.
+                await anext(body)
+        assert got + await body.read() == BODY
+    assert ranges_asked(faults) == [None, "bytes=1000-"]
+
+
 # --- it can't go on ---------------------------------------------------------------------------------------------------
 
 GZIPPED = gzip.compress(BODY)
@@ -321,6 +342,26 @@ async def test_the_error_comes_out_and_says_why(
     assert len(faults.seen("/file")) == 1
 
 
+async def test_it_says_why_whatever_else_ends_it(faults: FaultServer, no_waits: list[float], events: list[Any]):
+    url = faults.script("/file", Resource(cuts=(1000,)), answer(200, BODY, {"ETag": '"v2"'}))
+    _, error = await streamed(url, max_retries=2)
+    assert error is not None
+    assert "2 attempts" in error.__notes__[0]
+    assert "ClientPayloadError, 200; what has come of the body can't be gone on with: it has" in error.__notes__[0]
+    assert [(attempt.status, attempt.exception) for attempt in attempts_of(error)] == [
+        (None, aiohttp.ClientPayloadError),
+        (200, None),
+    ]
+    assert (events[-1].status, events[-1].exception, events[-1].reason) == (200, None, "not_resumable")
+
+
+async def test_what_a_server_sends_forges_no_line(faults: FaultServer, no_waits: list[float]):
+    coded = Resource(cuts=(1000,), headers={"ETag": TAG, "Content-Encoding": "x-forged"})
+    _, error = await streamed(faults.script("/file", coded))
+    assert error is not None
+    assert "its server has coded it (GET" in error.__notes__[0]
+
+
 @pytest.mark.parametrize("name", NOT_RESUMABLE)
 async def test_it_begins_again_where_nothing_was_handed_out(faults: FaultServer, no_waits: list[float], name: str):
     resource, _ = NOT_RESUMABLE[name]
@@ -341,7 +382,7 @@ async def test_a_body_that_is_coded_all_the_same(faults: FaultServer, no_waits: 
     assert 0 < len(got) < len(BODY)
     assert BODY.startswith(got)
     assert error is not None
-    assert "its server has coded it (Content-Encoding: gzip)" in error.__notes__[0]
+    assert "its server has coded it (gzip)" in error.__notes__[0]
 
 
 def changed(part_headers: dict[str, str] | None = None, status: int = 206, body: bytes = BODY[1000:]) -> Step:
@@ -351,7 +392,7 @@ def changed(part_headers: dict[str, str] | None = None, status: int = 206, body:
 @pytest.mark.parametrize(
     ("second", "why"),
     [
-        (answer(200, BODY, {"ETag": '"v1"'}), "has sent all of it again"),
+        (answer(200, BODY, {"ETag": '"v1"'}), "has sent it whole"),
         (answer(200, BODY, {"ETag": '"v2"'}), "it has changed on its server"),
         (answer(206, BODY, {"Content-Range": "bytes 0-4999/5000"}), "has sent something else"),
         (answer(206, BODY[1001:], {"Content-Range": "bytes 1001-4999/5000"}), "has sent something else"),
@@ -381,6 +422,7 @@ async def test_something_else_comes_instead_of_the_rest(
     await faults.all_closed()
 
 
+TAG = '"v1"'
 LARGE = {"Content-Length": "100000"}
 
 
@@ -389,7 +431,8 @@ LARGE = {"Content-Length": "100000"}
     [
         raw(head(200, {**LARGE, "ETag": '"v2"'}) + b"x", "stall"),
         raw(
-            head(206, {"Content-Range": "bytes 1000-1000/5000", "Transfer-Encoding": "chunked"}) + b"2\r\nxx\r\n",
+            head(206, {"Content-Range": "bytes 1000-1000/5000", "ETag": TAG, "Transfer-Encoding": "chunked"})
+            + b"2\r\nxx\r\n",
             "stall",
         ),
     ],
@@ -420,7 +463,7 @@ async def test_a_status_that_is_given_up_on(faults: FaultServer, no_waits: list[
 
 async def test_more_than_was_announced(faults: FaultServer, no_waits: list[float]):
     longer = BODY[1000:] + b"more"
-    headers = {"Content-Range": "bytes 1000-4999/5000", "Transfer-Encoding": "chunked"}
+    headers = {"Content-Range": "bytes 1000-4999/5000", "ETag": '"v1"', "Transfer-Encoding": "chunked"}
     second = raw(head(206, headers) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(longer), longer))
     got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), second))
     assert BODY.startswith(got)
@@ -429,11 +472,18 @@ async def test_more_than_was_announced(faults: FaultServer, no_waits: list[float
 
 
 async def test_less_than_was_announced_is_a_failure(faults: FaultServer, no_waits: list[float]):
-    headers = {"Content-Range": "bytes 1000-4999/5000", "Transfer-Encoding": "chunked"}
+    headers = {"Content-Range": "bytes 1000-4999/5000", "ETag": '"v1"', "Transfer-Encoding": "chunked"}
     shorter = raw(head(206, headers) + b"%x\r\n%b\r\n0\r\n\r\n" % (500, BODY[1000:1500]))
     assert await streamed(faults.script("/file", Resource(cuts=(1000,)), shorter, Resource())) == (BODY, None)
     assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=1500-"]
     assert no_waits == [1.0, 1.0]
+
+
+async def test_all_has_come_and_only_the_end_is_missing(faults: FaultServer, no_waits: list[float]):
+    stalling = Resource(cuts=(4000,), chunked=True, end="stall")
+    url = faults.script("/file", Resource(cuts=(1000,), chunked=True), stalling)
+    async with asyncio.timeout(SOON):
+        assert await streamed(url, attempt_timeout=3600) == (BODY, None)
 
 
 # --- before the body --------------------------------------------------------------------------------------------------
@@ -468,6 +518,29 @@ async def test_an_error_status_is_raised(
     assert (raised.value.status, raised.value.body) == (status, b"why")
 
 
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_without_a_body(faults: FaultServer, status: int):
+    url = faults.script("/file", raw(head(status, {"Content-Length": "5000", "ETag": TAG})))
+    async with stream(url, headers={"If-None-Match": TAG}) as body:
+        assert (body.status, body.size, await body.read()) == (status, None, b"")
+
+
+async def test_a_part_that_nobody_has_asked_for(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", answer(206, BODY[:1000], {"Content-Range": "bytes 0-999/5000", "ETag": TAG}))
+    with pytest.raises(ResponseError) as raised:
+        await streamed(url)
+    assert raised.value.status == 206
+    assert raised.value.__notes__ == ["its server was asked for the whole body, and has sent a part"]
+
+
+async def test_a_session_that_raises_by_itself(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", 503, answer(404, b"why"))
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        with pytest.raises(ResponseError) as raised:
+            await streamed(url, session=session)
+    assert (raised.value.status, raised.value.body) == (404, b"why")
+
+
 async def test_it_is_asked_for_as_it_is_unless_told_otherwise(faults: FaultServer):
     url = faults.script("/file", Resource())
     await streamed(url)
@@ -485,8 +558,11 @@ async def test_a_range_of_the_callers_own_is_refused(faults: FaultServer, name: 
 
 
 async def test_wrong_options_are_refused(faults: FaultServer):
-    with pytest.raises(TypeError, match="data= can't be sent"):
-        await streamed(faults.url, data=b"x")
+    for body in ({"data": b"x"}, {"json": {}}):
+        with pytest.raises(TypeError, match="= was given, and a request for a body that may have to be gone on with"):
+            await streamed(faults.url, **body)
+    with pytest.raises(TypeError, match="int is no session; give an aiohttp"):
+        await streamed(faults.url, session=123)
     with pytest.raises(TypeError, match="max_retry"):
         await streamed(faults.url, max_retry=3)
     assert faults.requests == []
@@ -525,6 +601,35 @@ async def test_an_answer_that_does_not_come_is_bounded_by_it_too(faults: FaultSe
             await streamed(url, session=session, max_retries=1)
 
 
+async def test_a_total_of_0_is_none(faults: FaultServer):
+    url = faults.script("/file", dripping(3, 0.02))
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0)) as session:
+        assert await streamed(url, session=session) == (b"xxx", None)
+
+
+@pytest.mark.parametrize("bound", [{"timeout": 0.3}, {"attempt_timeout": 0.3, "max_retries": 1}])
+async def test_the_headers_take_of_the_same_time(faults: FaultServer, bound: dict[str, float]):
+    async def step(connection: Connection) -> None:
+        await asyncio.sleep(0.2)
+        await connection.send(head(200, {"Content-Length": "1"}))
+        await asyncio.sleep(0.2)
+        await connection.send(b"x")
+
+    got, error = await streamed(faults.script("/file", step), **bound)
+    assert got == b""
+    assert isinstance(error, TimeoutError)
+
+
+async def test_what_its_reader_takes_is_not_counted(faults: FaultServer, events: list[Any]):
+    url = faults.script("/file", 503, Resource(cuts=(0, 1000)))
+    async with stream(url, base_delay=0.01, timeout=0.5) as body:
+        await asyncio.sleep(0.6)
+        got = await anext(body)
+        await asyncio.sleep(0.6)
+        assert got + await body.read() == BODY
+    assert [event.attempt for event in events] == [1, 2, 1]
+
+
 async def test_a_wait_that_is_too_long_ends_it(faults: FaultServer, events: list[Any]):
     url = faults.script("/file", Resource(cuts=(1000,), end="stall"))
     got, error = await streamed(url, timeout=0.2)
@@ -546,6 +651,36 @@ async def test_leaving_early_closes_the_connection(faults: FaultServer):
     await faults.all_closed()
     with pytest.raises(RuntimeError, match="the body is closed"):
         await anext(body)
+
+
+async def test_a_closed_body_sends_nothing(faults: FaultServer, no_waits: list[float]):
+    url = faults.script("/file", Resource(cuts=(1000,)))
+    async with aiohttp.ClientSession() as session:
+        async with stream(url, session=session) as body:
+            assert await anext(body) == BODY[:1000]
+            await faults.all_closed()
+        with pytest.raises(RuntimeError, match="the body is closed"):
+            await anext(body)
+    assert len(faults.requests) == 1
+
+
+async def test_a_task_that_still_reads_when_it_is_closed(faults: FaultServer):
+    async def slow(connection: Connection) -> None:
+        await asyncio.sleep(0.2)
+        await Resource(cuts=(10,), end="stall")(connection)
+
+    url = faults.script("/file", Resource(cuts=(1000,)), slow)
+    async with aiohttp.ClientSession() as session:
+        async with stream(url, session=session, base_delay=0) as body:
+            await anext(body)
+            late = asyncio.create_task(anext(body))
+            while len(faults.requests) < 2:
+                await asyncio.sleep(0.01)
+            with pytest.raises(RuntimeError, match="another task is reading this body"):
+                await anext(body)
+        with pytest.raises(RuntimeError, match="the body is closed"):
+            await late
+        await faults.all_closed()
 
 
 async def test_a_body_that_was_read_leaves_its_connection_to_others(faults: FaultServer):
@@ -584,6 +719,18 @@ async def test_a_budget_bounds_how_often_it_goes_on(faults: FaultServer, no_wait
 async def test_a_breaker_sees_the_requests_and_not_what_broke(faults: FaultServer, no_waits: list[float]):
     breaker = CircuitBreaker(min_attempts=2)
     assert await streamed(faults.script("/file", Resource(cuts=(100,) * 6)), breaker=breaker) == (BODY, None)
+    assert breaker.state(faults.url) is State.CLOSED
+
+
+async def test_to_a_breaker_an_answer_that_is_not_the_rest_is_an_answer(faults: FaultServer, no_waits: list[float]):
+    breaker = CircuitBreaker(min_attempts=1, open_for=0.5)
+    url = faults.script("/file", Resource(cuts=(1000,)), answer(200, BODY, {"ETag": '"v2"'}))
+    async with stream(url, breaker=breaker) as body:
+        await anext(body)
+        breaker.leave(faults.url, breaker.enter(faults.url), failed=True)
+        assert breaker.state(faults.url) is State.OPEN
+        _, error = await read(body)  # The next attempt, 1 s later, is a probe.
+    assert isinstance(error, aiohttp.ClientPayloadError)
     assert breaker.state(faults.url) is State.CLOSED
 
 
@@ -668,7 +815,3 @@ async def test_options_go_with_a_call(faults: FaultServer, no_waits: list[float]
     async with AsyncHTTPClient(faults.url) as client, client.stream("/file", max_retries=5, base_delay=0.5) as body:
         assert await body.read() == BODY
     assert no_waits == [0.5, 1.0, 2.0, 4.0]
-
-
-def test_types(faults: Callable[[], Any]):
-    assert isinstance(stream("http://127.0.0.1/"), contextlib.AbstractAsyncContextManager)

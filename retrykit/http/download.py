@@ -81,11 +81,13 @@ async def download(
         The path.
 
     Raises:
-        ResponseError: The status was none of a whole file: 400 or more, a redirect that is not followed, or 206.
-            `GiveUpError` where it is one that is retried.
+        ResponseError: The status was none of a file, which are 200 and 203. `GiveUpError` where it is one that is
+            retried.
         aiohttp.ClientPayloadError: The body broke off once more than the policy allows, or was longer than announced.
         ChecksumError: The file has another digest. Nothing is kept of it.
         BlockingIOError: Another download, of this process or of another one, writes to the same file. Nothing was sent.
+        FileExistsError: By the name of the part, or of its record, there is something that no download of yours has
+            left. Nothing was sent.
         OSError: The file can't be written: say, the disk is full. It is not retried, and the part stays.
         ValueError: `sha256` is no digest, or `headers` have a `Range`.
     """

@@ -98,8 +98,8 @@ class Part:
         self._known_as: list[int] | None = None
         self._recorded = _NOTHING_KNOWN
         """What the record says."""
-        self._is_recorded = False
-        """Has it the digest of the beginning?"""
+        self._begins_with = 0
+        """Of how many of the first bytes it has a digest."""
         self._hash = hashlib.sha256()
         """Of the bytes in it, where one is wanted."""
         self.size = 0
@@ -118,16 +118,15 @@ class Part:
             if path.is_dir() and not path.is_symlink():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         self._file = _locked(self._path)
-        self._new_record.unlink(
-            missing_ok=True
-        )  # It was left by a crash. Its name is the longest, and may be too long.
+        # A crash has left it. Its name is the longest of these: where it can't be, that shows before anything is sent.
+        self._new_record.unlink(missing_ok=True)
         size, record = os.fstat(self._file.fileno()).st_size, self._read_record()
         if size and record is None:
             self.close()
             raise _nobodys(self._path)
         self.known = self._known_by(record or {}, size)
         if self.known is not None:
-            self.size, self._is_recorded = size, True
+            self.size, self._recorded = size, self.known
             self._file.seek(size if self._wanted is None else 0)
 
     def take_up(self) -> bool:
@@ -143,7 +142,7 @@ class Part:
         self._open_file.truncate(0)  # Before the record changes: it speaks of the bytes that are there.
         self._open_file.seek(0)
         self.size, self._hash = 0, hashlib.sha256()
-        self._recorded, self._is_recorded = known, False
+        self._recorded, self._begins_with = known, 0
         self._write_record()
 
     def write(self, chunks: list[bytes]) -> None:
@@ -183,6 +182,7 @@ class Part:
         if sys.platform == "win32":
             file.close()  # There, what is open can't be renamed.
         self._path.replace(self._target)
+        self._recorded = _NOTHING_KNOWN
         self._forget()
         _sync_folder(self._target.parent)
 
@@ -233,28 +233,35 @@ class Part:
             return None
         if record.get("version") != _VERSION or record.get("file") != self._identity():
             return None
-        beginning = record.get("beginning")
-        if not size or beginning != self._beginning(size):
-            return None
         if record.get("source") != self._source.behind(validator):
             return None
         if whole is not None and not (isinstance(whole, int) and size <= whole):
             return None
+        if not self._begins_as_recorded(record.get("beginning"), size):
+            return None
         return Representation(self._source.place if place is None else str(place), validator, whole)
+
+    def _begins_as_recorded(self, beginning: object, size: int) -> bool:
+        match beginning:
+            case [int(count), str(digest)] if 0 < count <= size:
+                self._begins_with = count
+                return self._digest_of_first(count) == digest
+        return False
 
     def _record_beginning(self) -> None:
         """Have it in the record, too, so that the bytes can be gone on with."""
-        if self.size and not self._is_recorded and self._recorded.refusal is None:
-            self._is_recorded = True
+        count = min(self.size, _BEGINNING)
+        if count > self._begins_with and self._recorded.refusal is None:
+            self._begins_with = count
             self._write_record()
 
-    def _beginning(self, size: int) -> list[int | str]:
-        """So many of the first bytes, and their digest."""
-        file, count = self._open_file, min(size, _BEGINNING)
+    def _digest_of_first(self, count: int) -> str:
+        file = self._open_file
+        before = file.tell()
         file.seek(0)
         digest = hashlib.sha256(file.read(count)).hexdigest()
-        file.seek(size)
-        return [count, digest]
+        file.seek(before)
+        return digest
 
     def _write_record(self) -> None:
         known = self._recorded
@@ -262,7 +269,7 @@ class Part:
         record = {
             "version": _VERSION,
             "file": self._identity(),
-            "beginning": self._beginning(self.size) if self._is_recorded else None,
+            "beginning": [self._begins_with, self._digest_of_first(self._begins_with)],
             "source": self._source.behind(validator),
             "place": None if known.place == self._source.place else known.place,
             "validator": validator,

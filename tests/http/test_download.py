@@ -116,6 +116,25 @@ async def test_an_empty_body_is_an_empty_file(faults: FaultServer, target: Path,
     assert names(target) == ["file.bin"]
 
 
+async def test_a_small_file_leaves_nothing_behind(faults: FaultServer, target: Path, no_waits: list[float]):
+    url = faults.script("/file", ranged(BODY[:3000], cut=1000), ranged(BODY[:3000]))
+    await download(url, target)
+    assert content_of(target) == BODY[:3000]
+    assert names(target) == ["file.bin"]
+
+
+async def test_a_small_part_that_has_grown_is_gone_on_with(faults: FaultServer, target: Path, no_waits: list[float]):
+    url = await left_behind(target, faults, have=1000)
+    faults.script("/file", ranged(BODY, cut=99_000), answer(503))
+    with pytest.raises(GiveUpError):
+        await download(url, target, max_retries=2)
+    faults.script("/file", ranged(BODY))
+    await download(url, target)
+    assert content_of(target) == BODY
+    assert asked(faults)[-1] == ("bytes=100000-", '"1"')
+    assert names(target) == ["file.bin"]
+
+
 async def test_a_file_of_unknown_size(faults: FaultServer, target: Path):
     chunked = head(200, {"Transfer-Encoding": "chunked"}) + b"5\r\nhello\r\n0\r\n\r\n"
     told: list[Any] = []

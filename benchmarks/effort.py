@@ -22,6 +22,13 @@ class Effort(NamedTuple):
     import_rounds: int
     collected: int
     """Calls after which garbage is looked for."""
+    crawled: int
+    """URLs that are fetched, many at once, in a round."""
+    crawl_rounds: int
+    few_items: int
+    """Items over which memory is compared: few, and"""
+    many_items: int
+    """many."""
 
 
 FULL = Effort(
@@ -35,6 +42,10 @@ FULL = Effort(
     cancelling_rounds=6,
     import_rounds=25,
     collected=1000,
+    crawled=10_000,
+    crawl_rounds=25,
+    few_items=10_000,
+    many_items=1_000_000,
 )
 
 SMOKE = Effort(
@@ -48,4 +59,8 @@ SMOKE = Effort(
     cancelling_rounds=1,
     import_rounds=1,
     collected=10,
+    crawled=200,
+    crawl_rounds=1,
+    few_items=100,
+    many_items=1000,
 )

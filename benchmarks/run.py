@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from random import Random
 
-from benchmarks import cycles, imports, overhead, waiting, wire
+from benchmarks import crawl, cycles, imports, overhead, waiting, wire
 from benchmarks.checks import check
 from benchmarks.effort import Effort
 from benchmarks.measure import Figure, Question
 
-QUESTIONS = [question for part in (overhead, wire, waiting, imports, cycles) for question in part.QUESTIONS]
+QUESTIONS = [question for part in (overhead, wire, crawl, waiting, imports, cycles) for question in part.QUESTIONS]
 
 
 def chosen(names: Collection[str] | None) -> list[Question]:

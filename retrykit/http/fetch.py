@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 # Seconds that a connection is kept for which there is nothing to do. Where all calls go to a few servers, it is always
 # taken at once; where each goes to another, aiohttp's 15 s would be thousands of open connections.
-_KEPT_FOR = 2.0
+_KEPT_FOR = 1.0
 # Before aiohttp 3.13.4, the addresses of all hosts are kept (CVE-2026-34513).
 _KEEPS_FEW_ADDRESSES = "dns_cache_max_size" in inspect.signature(TCPConnector).parameters
 

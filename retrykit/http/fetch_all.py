@@ -27,6 +27,9 @@ Items = Iterable[T] | AsyncIterable[T]
 # the loop's body is busy, and what waits for it is bounded.
 _STARTED_PER_CALL = 2
 
+# One, and one for a hedge: without that, a hedge would wait for the end of another call.
+_CONNECTIONS_PER_CALL = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched(Generic[T_co, V_co]):
@@ -196,7 +199,7 @@ class _Calls(Generic[T, V]):
     ) -> None:
         self._items, self._fetch = items, fetch
         self._concurrency, self._ordered = concurrency, ordered
-        self._session = SharedSession(concurrency)
+        self._session = SharedSession(concurrency * _CONNECTIONS_PER_CALL)
         self._running: set[asyncio.Task[None]] = set()
         self._results: dict[int, Fetched[T, V]] = {}
         """By the places at which they come."""

@@ -1,12 +1,13 @@
 """What type checkers must see in retrykit. `test_types.py` hands this file to mypy and pyright; nothing here is run."""
 
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar, assert_type
 
 import tenacity
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
+from yarl import URL
 
 import retrykit.redis
 from retrykit import (
@@ -16,6 +17,8 @@ from retrykit import (
     Breaker,
     Budget,
     CircuitBreaker,
+    FetchAll,
+    Fetched,
     GiveUpError,
     LatencyQuantile,
     OriginPause,
@@ -26,6 +29,7 @@ from retrykit import (
     RetryPolicy,
     attempt_number,
     attempts_of,
+    fetch_all,
     fetch_bytes,
     fetch_json,
     fetch_text,
@@ -305,3 +309,34 @@ async def guards(fleet: retrykit.redis.Fleet) -> None:
     await fetch_json("https://api.example.com", budget=fleet.budget, pause=fleet.pause)
     AsyncHTTPClient("https://api.example.com", budget=RetryBudget(), hedge_after=0.2)
     assert_type(RetryBudget().left(), float)
+
+
+# --- many at once -----------------------------------------------------------------------------------------------------
+
+
+@retry_http
+async def length_of(number: int) -> str:
+    """Of one argument."""
+    return str(number)
+
+
+async def many(urls: list[str], mixed: list[str | URL], numbers: AsyncIterator[int], session: ClientSession) -> None:
+    """The value's type follows `fetch`, and the item's both."""
+    assert_type(fetch_all(urls), FetchAll[str, Any])
+    assert_type(fetch_all({URL("https://example.com")}, ordered=True), FetchAll[URL, Any])
+    assert_type(fetch_all(urls, fetch_text, concurrency=5), FetchAll[str, str])
+    assert_type(fetch_all(urls, fetch_bytes.retry_with(max_retries=5)), FetchAll[str, bytes])
+    assert_type(fetch_all(urls, functools.partial(fetch_text, session=session)), FetchAll[str, str])
+    assert_type(fetch_all(urls, AsyncHTTPClient("https://example.com").get_bytes), FetchAll[str, bytes])
+    assert_type(fetch_all(numbers, lambda number: length_of(number + 1)), FetchAll[int, str])
+    wider: FetchAll[str | URL, object] = fetch_all(urls, fetch_text)
+    async with fetch_all(numbers, length_of) as results:
+        assert_type(results, FetchAll[int, str])
+        async for fetched in results:
+            assert_type(fetched, Fetched[int, str])
+            assert_type(fetched.item, int)
+            assert_type(fetched.value, str | None)
+            assert_type(fetched.error, Exception | None)
+            assert_type(fetched.result(), str)
+    await wider.aclose()
+    assert_type([fetched.attempts async for fetched in fetch_all(mixed)], list[int])

@@ -27,6 +27,8 @@ async def drain(response: aiohttp.ClientResponse, seconds: float | None = None) 
     content = response.content
     if response.closed and content.at_eof() and not content.total_bytes:
         return b""  # there was no body, and the connection is free already
+    if response.closed and content.is_eof() and not content.at_eof() and content.exception() is None:
+        return content.read_nowait(MOST_BYTES)  # All of it is here, and the connection is free.
     body = b""
     try:
         async with clock.time_limit(MOST_SECONDS if seconds is None else min(MOST_SECONDS, seconds)):

@@ -65,13 +65,15 @@ class Request(NamedTuple):
     def to(cls, method: str, url: URL) -> "Request":
         """The request that goes by `method` to `url`."""
         # Not decoded: what is decoded could forge lines of a log. So could a path that a server has sent undecoded.
-        path = "".join(char if char.isprintable() else quote(char) for char in url.raw_path)
+        path = url.raw_path
+        if not path.isprintable():
+            path = "".join(char if char.isprintable() else quote(char) for char in path)
         return cls(method, origin_of(url), path)
 
 
 def origin_of(url: URL) -> str | None:
     """Scheme, host and port of a URL; `None` where it has none."""
-    return str(url.origin()) if url.absolute and url.host else None
+    return f"{url.scheme}://{url.host_port_subcomponent}" if url.absolute and url.raw_host else None
 
 
 def in_seconds(time: float) -> str:

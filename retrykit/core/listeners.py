@@ -47,6 +47,14 @@ told: tuple[Listener, ...] = (log_listener,)
 """Those of the process; only `set_listeners` changes them."""
 
 
+_LOG_ALONE = (log_listener,)
+
+
+def hears_retries() -> bool:
+    """Is there anybody who takes note of a retry? The log does by its level, and then no event has to be made."""
+    return logger.isEnabledFor(logging.INFO) if told == _LOG_ALONE else bool(told)
+
+
 def set_listeners(*listeners: Listener) -> None:
     """Choose who is told of every retry and give-up in this process, in the place of those who were told before.
 

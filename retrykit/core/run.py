@@ -69,6 +69,9 @@ class Traits:
     describe: Describe | None = None
     """Tells of the request, from the arguments of the call; asked only once an attempt has failed. Default: what the
     outcomes show of it."""
+    is_plain: Callable[..., bool] | None = None
+    """Tells, from the arguments, whether the request may be repeated and has no body: then it is described only where
+    somebody is told of it, since to take a URL apart is dear. Default: it is not known."""
     returns_response: bool = False
     """What happens to a response that was given up on, where the policy's `on_give_up` does not say."""
     returns_awaitable: bool = False
@@ -545,13 +548,19 @@ class Run:
             self._plan.traits.ended_by(error, *self._args)
         return error
 
+    def _described(self) -> Request:
+        """The request, as far as it is known from the arguments."""
+        if self._request is _UNKNOWN and self._plan.traits.describe is not None:
+            # Where the arguments don't fit, the error at hand says so.
+            with contextlib.suppress(TypeError):
+                self._request = self._plan.traits.describe(*self._args, **self._kwargs)
+        return self._request
+
     def _call_as_described(self) -> Call:
         """The call, before its first attempt has ended."""
         traits, idempotent = self._plan.traits, self._policy.idempotent
-        if traits.describe is not None:
-            # Where the arguments don't fit, the error at hand says so.
-            with contextlib.suppress(TypeError):
-                self._request = traits.describe(*self._args, **self._kwargs)
+        if traits.is_plain is None or not traits.is_plain(*self._args, **self._kwargs):
+            self._described()
         repeatable = self._request.repeatable if idempotent is None else idempotent
         call = self._call = Call(0, 0.0, 0.0, repeatable, holds_back=traits.holds_back)
         if self._ended:
@@ -568,7 +577,12 @@ class Run:
         call.repeated_at_once = call.holds_back and len(waits) < len(delays)
 
     def _tell(self, outcome: Outcome, decision: Retry | GiveUp, max_retries: int) -> None:
-        request = outcome.request or self._request
+        policy = self._policy
+        # By it, a refusal of the next attempt is told.
+        is_kept = policy.before_retry is not None or policy.timeout is not None or policy.guards_attempts
+        if isinstance(decision, Retry) and not is_kept and not listeners.hears_retries():
+            return
+        request = outcome.request or self._described()
         _, _, elapsed, _ = self._ended[-1]
         status, raised = outcome.status, None if outcome.error is None else type(outcome.error)
         if outcome.answered is not None:
@@ -586,9 +600,8 @@ class Run:
         )
         if isinstance(decision, Retry):
             event = failed.retried(decision.delay)
-            policy = self._policy
-            if policy.before_retry is not None or policy.timeout is not None or policy.guards_attempts:
-                self._event = event  # The next attempt may be refused.
+            if is_kept:
+                self._event = event
             listeners.tell(event)
         else:
             listeners.tell(failed.given_up(decision.reason))
@@ -609,7 +622,7 @@ class Run:
 
     def _marked(self, error: Exception, reason: Reason | None) -> Exception:
         """An error that a call ends with, and that tells of it."""
-        request = self._request
+        request = self._described()
         where = f" ({request.method} {request.origin or ''}{request.path})" if request.path else ""
         errors.note(error, self._summary(reason) + where)
         if not isinstance(error, GiveUpError):  # It tells of the call inside that gave up.

@@ -126,6 +126,8 @@ def _levels_to_the_caller() -> int:
 class Counter:
     """Counts the attempts that follow a first one."""
 
+    __slots__ = ("further",)
+
     def __init__(self) -> None:
         self.further = 0
 

@@ -29,6 +29,7 @@ from retrykit.http.send import (
     fetch,
     for_call,
     is_idempotent,
+    is_plain,
     read_bytes,
     read_json,
     read_text,
@@ -131,7 +132,9 @@ class AsyncHTTPClient:
         self._usual_request = self._request(self._policy, self._per_attempt)
         name = type(self).__name__
         origin = origin_of(self._base.url)  # All addresses are on it.
-        known = Traits(_describe, origin=lambda *_, **__: origin, holds_back=True, keeps_time=self._owns_session)
+        known = Traits(
+            _describe, _is_plain, origin=lambda *_, **__: origin, holds_back=True, keeps_time=self._owns_session
+        )
         self._fetch = decorate(fetch, self._policy, name, known)
         self._stream = calls(self._policy, name)
         self._send = decorate(send, self._policy, name, replace(known, returns_response=True, returns_awaitable=True))
@@ -366,6 +369,12 @@ def _describe(
     _: ClientSession, method: str, url: StrOrURL, request: dict[str, Any], *_read: object, **_statuses: object
 ) -> Request:
     return describe(method, url, request)
+
+
+def _is_plain(
+    _: ClientSession, method: str, __: StrOrURL, request: dict[str, Any], *_read: object, **_statuses: object
+) -> bool:
+    return is_plain(method, request)
 
 
 def _as_json(options: dict[str, Any]) -> dict[str, Any]:

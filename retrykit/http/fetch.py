@@ -60,12 +60,16 @@ shared_session: ContextVar[SharedSession | None] = ContextVar("retrykit_session"
 
 
 def _helper(
-    describe: Describe, origin: Callable[..., str | None], *, reads_body: bool = False
+    describe: Describe,
+    origin: Callable[..., str | None],
+    *,
+    is_plain: Callable[..., bool] | None = None,
+    reads_body: bool = False,
 ) -> Callable[[Callable[P, Awaitable[R]]], Retried[P, R]]:
     """Decorate a helper with the default policy; one that reads the body has to know which statuses are retried."""
 
     def decorator(fn: Callable[P, Awaitable[R]]) -> Retried[P, R]:
-        retried = decorate(fn, RetryPolicy(), traits=Traits(describe, origin=origin, holds_back=True))
+        retried = decorate(fn, RetryPolicy(), traits=Traits(describe, is_plain, origin=origin, holds_back=True))
         return _taking_options(retried, reads_body=reads_body)
 
     return decorator
@@ -107,6 +111,10 @@ def _describe_fetch(url: StrOrURL, *, session: ClientSession | None = None, **re
     return send.describe("GET", url, request)
 
 
+def _is_plain(*_: object, **request: Any) -> bool:
+    return send.is_plain("GET", request)
+
+
 def _origin(session: ClientSession, url: StrOrURL, **_: Any) -> str | None:
     return send.origin_behind(session, url)
 
@@ -115,7 +123,7 @@ def _origin_of_fetch(url: StrOrURL, *, session: ClientSession | None = None, **_
     return send.origin_behind(session, url)
 
 
-@_helper(_describe_get, _origin)
+@_helper(_describe_get, _origin, is_plain=_is_plain)
 async def get(session: ClientSession, url: StrOrURL, **options: Unpack[CallOptions]) -> ClientResponse:
     """GET; the response, open and unread, whatever its status but for those that are retried.
 
@@ -140,7 +148,7 @@ async def post(session: ClientSession, url: StrOrURL, **options: Unpack[CallOpti
     return await send.send(session, "POST", url, cast(dict[str, Any], options))
 
 
-@_helper(_describe_fetch, _origin_of_fetch, reads_body=True)
+@_helper(_describe_fetch, _origin_of_fetch, is_plain=_is_plain, reads_body=True)
 async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> Any:
     """GET; the parsed JSON body, `None` where it is empty. The body is read inside the retried call.
 
@@ -156,13 +164,13 @@ async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **o
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_json)
 
 
-@_helper(_describe_fetch, _origin_of_fetch, reads_body=True)
+@_helper(_describe_fetch, _origin_of_fetch, is_plain=_is_plain, reads_body=True)
 async def fetch_text(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> str:
     """GET; the body as text, by the charset that the response names, else UTF-8. Otherwise as `fetch_json`."""
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_text)
 
 
-@_helper(_describe_fetch, _origin_of_fetch, reads_body=True)
+@_helper(_describe_fetch, _origin_of_fetch, is_plain=_is_plain, reads_body=True)
 async def fetch_bytes(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> bytes:
     """GET; the body as it is. Otherwise as `fetch_json`."""
     return await _fetch(url, session, cast(dict[str, Any], options), send.read_bytes)

@@ -225,6 +225,11 @@ def has_key(headers: MultiMapping[str]) -> bool:
     return bool(headers.get(IDEMPOTENCY_KEY, "").strip())
 
 
+def is_plain(method: str, request: dict[str, Any]) -> bool:
+    """May it be repeated, and has it no body?"""
+    return request.get("data") is None and method in IDEMPOTENT_METHODS
+
+
 def is_repeatable(method: str, headers: MultiMapping[str]) -> bool:
     """May the server process it twice, for all that the request says?"""
     return is_idempotent(method) or has_key(headers)

@@ -1,5 +1,6 @@
 """Listeners and the log."""
 
+import asyncio
 import dataclasses
 import logging
 import subprocess
@@ -175,3 +176,48 @@ class TestLog:
         )
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
         assert run.stderr == ""
+
+
+# --- who takes note of what -------------------------------------------------------------------------------------------
+
+
+async def test_where_the_log_passes_over_retries_it_still_has_the_give_up(caplog, no_waits):
+    caplog.set_level(logging.WARNING, "retrykit")
+
+    @retry_http
+    async def fail():
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await fail()
+    assert [record.message for record in caplog.records] == [
+        "fail: attempt 3 of 3: ConnectionError, gave up (attempts)"
+    ]
+
+
+async def test_also_that_of_a_call_whose_next_attempt_is_refused(caplog, no_waits):
+    caplog.set_level(logging.WARNING, "retrykit")
+    pause = retrykit.OriginPause()
+
+    @retry_http(pause=pause)
+    async def fail():
+        asyncio.get_running_loop().call_soon(pause.begin, None, 3600)  # Somebody else is told to wait.
+        raise ConnectionError
+
+    with pytest.raises(retrykit.OriginPausedError):
+        await fail()
+    assert caplog.records[-1].message == "fail: attempt 1 of 3: ConnectionError, gave up (retry_after)"
+
+
+async def test_a_listener_beside_the_log_is_told_of_retries_whatever_its_level(caplog, no_waits):
+    caplog.set_level(logging.WARNING, "retrykit")
+    told = []
+    retrykit.set_listeners(retrykit.log_listener, told.append)
+
+    @retry_http
+    async def fail():
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await fail()
+    assert [type(event) for event in told] == [RetryEvent, RetryEvent, GiveUpEvent]

@@ -52,6 +52,7 @@ ROOMS = {
         "send",
         "middleware",
         "ranges",
+        "sessions",
         "stream",
         "client",
         "fetch",

@@ -23,7 +23,8 @@ from retrykit.core.policy import RetryPolicy
 from retrykit.http.part import Part, Source
 from retrykit.http.ranges import Representation
 from retrykit.http.send import VerbOptions
-from retrykit.http.stream import Transfer, calls, for_body, one_session
+from retrykit.http.sessions import one_session
+from retrykit.http.stream import Transfer, calls, for_body
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -69,7 +70,7 @@ async def download(
     Args:
         url: Where to.
         path: Of the file. Its folder has to be there.
-        session: Sends the requests. Default: one is made for this file.
+        session: Sends the requests. Default: one is made for this file; in `fetch_all`, one is shared.
         sha256: The digest that the file must have, in hex. Default: none is asked for, and any file is right that has
             as many bytes as its server has announced (if that announces none: all that came until the end).
         progress: Called with the bytes that are written so far, and the size (`None` where it is not known): first

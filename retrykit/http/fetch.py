@@ -3,10 +3,9 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Coroutine
-from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
-from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
+from aiohttp import ClientResponse, ClientSession
 from aiohttp.typedefs import StrOrURL
 
 from retrykit.core.decorator import Retried, decorate
@@ -14,49 +13,11 @@ from retrykit.core.events import Request
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.core.run import Describe, Traits
 from retrykit.http import send
-from retrykit.http.internals import never_repeat
 from retrykit.http.send import CallOptions, Read
+from retrykit.http.sessions import one_session, shared_in_this_context
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-# Seconds that a connection is kept for which there is nothing to do. Where all calls go to a few servers, it is always
-# taken at once; where each goes to another, aiohttp's 15 s would be thousands of open connections.
-_KEPT_FOR = 1.0
-# Before aiohttp 3.13.4, the addresses of all hosts are kept (CVE-2026-34513).
-_KEEPS_FEW_ADDRESSES = "dns_cache_max_size" in inspect.signature(TCPConnector).parameters
-
-
-class SharedSession:
-    """A session for the helpers that are given none, made on first use; what it keeps does not grow with its use.
-
-    Args:
-        limit: The most connections that are in use at a time.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._session: ClientSession | None = None
-        self._is_closed = False
-
-    def opened(self) -> ClientSession | None:
-        """The session; `None` where it was closed."""
-        if self._session is None and not self._is_closed:
-            connector = TCPConnector(limit=self._limit, keepalive_timeout=_KEPT_FOR, use_dns_cache=_KEEPS_FEW_ADDRESSES)
-            self._session = ClientSession(connector=connector, cookie_jar=DummyCookieJar())
-            never_repeat(self._session)
-        return None if self._is_closed else self._session
-
-    async def close(self) -> None:
-        """Close it."""
-        self._is_closed = True
-        if self._session is not None:
-            await self._session.close()
-
-
-shared_session: ContextVar[SharedSession | None] = ContextVar("retrykit_session", default=None)
-"""What the helpers use in this context that are given no session."""
 
 
 def _helper(
@@ -181,14 +142,12 @@ def _fetch(
 ) -> Coroutine[Any, Any, R]:
     statuses = request.pop("statuses")
     request["raise_for_status"] = False  # A session may raise by itself, and would leave the body behind.
-    if session is None and (shared := shared_session.get()) is not None:
-        session = shared.opened()
+    session = shared_in_this_context() if session is None else session
     if session is None:
         return _fetch_alone(url, request, read, statuses)
     return send.fetch(session, "GET", url, request, read, statuses=statuses)
 
 
 async def _fetch_alone(url: StrOrURL, request: dict[str, Any], read: Read[R], statuses: Collection[int]) -> R:
-    async with ClientSession() as own:
-        never_repeat(own)
+    async with one_session(None) as own:
         return await send.fetch(own, "GET", url, request, read, statuses=statuses)

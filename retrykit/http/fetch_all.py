@@ -13,7 +13,8 @@ from aiohttp.typedefs import StrOrURL
 
 from retrykit.core import checks, clock, scope
 from retrykit.core.errors import UsageError
-from retrykit.http.fetch import SharedSession, fetch_json, shared_session
+from retrykit.http.fetch import fetch_json
+from retrykit.http.sessions import SharedSession, shared_session
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -100,8 +101,8 @@ def fetch_all(
     `Exception`, such as `CancelledError`, ends the loop at once where a call raises it; so does a `fetch` that returns
     nothing to be awaited, by a `TypeError`.
 
-    The helpers share one session where they are given none. It keeps no cookies. For cookies, credentials, timeouts or
-    a proxy, give them a session of your own, as above.
+    The helpers, `stream` and `download` share one session where they are given none. It keeps no cookies. For cookies,
+    credentials, timeouts or a proxy, give them a session of your own, as above.
     """
     _refuse_items(items)
     _refuse_fetch(fetch)

@@ -25,9 +25,10 @@ from retrykit.core.events import Ended, Request, history_of
 from retrykit.core.policy import RetryPolicy
 from retrykit.core.run import CarriedOn, Traits
 from retrykit.http import ranges, send
-from retrykit.http.internals import never_repeat, unread_in
+from retrykit.http.internals import unread_in
 from retrykit.http.ranges import Representation
 from retrykit.http.send import VerbOptions
+from retrykit.http.sessions import one_session
 
 Begins = Callable[[Representation], Awaitable[None]]
 
@@ -465,7 +466,7 @@ async def stream(
 
     Args:
         url: Where to.
-        session: Sends the requests. Default: one is made for this body.
+        session: Sends the requests. Default: one is made for this body; in `fetch_all`, one is shared.
         **options: aiohttp's options of a request, and those of a `RetryPolicy`.
 
     Raises:
@@ -477,15 +478,3 @@ async def stream(
     call, request = for_body(_CALL, cast(dict[str, Any], options))
     async with one_session(session) as open_session, streaming(call, open_session, url, request) as body:
         yield body
-
-
-@contextlib.asynccontextmanager
-async def one_session(session: ClientSession | None) -> AsyncIterator[ClientSession]:
-    """The session that was handed in, or else one that is closed at the end."""
-    if session is not None:
-        send.refuse_other_than_session(session)
-        yield session
-        return
-    async with ClientSession() as own:
-        never_repeat(own)
-        yield own

@@ -5,6 +5,7 @@ import functools
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,12 +18,14 @@ from retrykit import (
     AsyncHTTPClient,
     GiveUpError,
     attempt_number,
+    download,
     fetch_all,
     fetch_bytes,
     fetch_json,
     fetch_text,
     get,
     retry_http,
+    stream,
 )
 from retrykit.testing import Stall
 from tests.faults import SOON, STALL, STALL_IN_BODY, FaultServer, answer
@@ -728,6 +731,20 @@ async def test_the_helpers_share_a_session(faults: FaultServer):
         assert len(faults.requests) == 40
         assert faults.connections <= 3
     await faults.all_closed()
+
+
+async def test_streams_and_downloads_share_it_too(faults: FaultServer, tmp_path: Path):
+    url = faults.script("/x", answer(200, b"body"))
+
+    async def read(number: int) -> bytes:
+        if number % 2:
+            return (await download(url, tmp_path / str(number))).read_bytes()
+        async with stream(url) as body:
+            return await body.read()
+
+    async with fetch_all(range(6), read, concurrency=1) as results:
+        assert [fetched.result() async for fetched in results] == [b"body"] * 6
+    assert faults.connections == 1
 
 
 async def test_the_session_is_closed_when_the_last_result_is_there(faults: FaultServer):

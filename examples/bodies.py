@@ -36,7 +36,7 @@ async def not_resumable(server: ScriptedServer) -> None:
 
 
 async def downloaded(server: ScriptedServer, folder: Path) -> None:
-    """Have a file, although the server can't go on with its body: it begins again."""
+    """Have a file, although the server can't resume its body: it begins again."""
     server.script("/file", Truncated(BODY), Truncated(BODY), Reply(body=BODY))
     digest = hashlib.sha256(BODY).hexdigest()
     path = await download(f"{server.url}/file", folder / "file", sha256=digest, base_delay=0.01)

@@ -49,6 +49,7 @@ ADDRESS = "https://api.example.com"
 STORE = '"redis://localhost:6379/0"'
 USER = {"id": 123, "name": "Ada"}
 LOG = b"".join(b"%03d,ok\n" % number for number in range(1000))
+V1 = '"v1"'
 ISO = b"0123456789" * 1000
 ISO_HALF = b'HTTP/1.1 200 OK\r\nETag: "v1"\r\nContent-Length: 10000\r\n\r\n' + ISO[:5000]
 # Nearly every path fails once, so that the examples do retry.
@@ -69,10 +70,10 @@ SCRIPTS: dict[tuple[str, str | None], tuple[testing.Step, ...]] = {
     ("/job", None): ({"state": "pending"}, {"state": "pending"}, {"state": "done"}),
     ("/slow", None): (Reply(body=USER, delay=0.3),),
     ("/search", None): (Reply(body=USER, delay=0.3), USER),
-    ("/log.csv", None): (Resumable(LOG, sent=3500), Resumable(LOG)),
+    ("/log.csv", None): (Resumable(LOG, sent=3500, etag=V1), Resumable(LOG, etag=V1)),
     ("/report", None): (Truncated(b"all that"),),
     ("/big.iso", None): (Resumable(ISO, sent=4000), Resumable(ISO, sent=1), Resumable(ISO)),
-    ("/huge.iso", None): (Raw(ISO_HALF, after="stall"), Resumable(ISO)),
+    ("/huge.iso", None): (Raw(ISO_HALF, after="stall"), Resumable(ISO, etag=V1)),
     **{(f"/items/{number}", None): (503, {"price": 5}) for number in range(200) if number != 13},
 }
 
@@ -445,7 +446,7 @@ def test_the_bodies_example() -> None:
     why = "its server names neither a strong ETag nor a Last-Modified that could stand for one"
     assert run_example("bodies.py").splitlines() == [
         "stream: 100000 of 100000 bytes, by [None, 'bytes=30000-', 'bytes=60000-']",
-        f"stream: what has come of the body can't be gone on with: {why}",
+        f"stream: the body can't be resumed: {why}",
         "download: file with 100000 bytes, by 3 requests",
         "fetch_all: 100 results, failed [13, 77]",
     ]

@@ -127,7 +127,7 @@ class Call:
     sendable: bool = True
     """Can the request's body be sent again?"""
     resumable: bool = True
-    """Can another answer go on with what has come of this one's body?"""
+    """Can another answer resume what has come of this one's body?"""
     holds_back: bool = False
     """Is aiohttp's own repeat of a request held back, so that ours takes its place?"""
     repeated_at_once: bool = False

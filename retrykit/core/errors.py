@@ -16,7 +16,7 @@ TypeError
 └── UsageError                 what was decorated, or a body, can't work (not public: it is no error to be caught)
 
 Exception
-└── NotTheRestError            an answer that can't go on with a body (not public: it never comes out)
+└── NotTheRestError            an answer that can't resume a body (not public: it never comes out)
 
 UserWarning
 └── StackedRetriesWarning      a retried call inside of a retried call
@@ -221,7 +221,7 @@ class StackedRetriesWarning(UserWarning):
 
 
 class NotTheRestError(Exception):
-    """An answer can't go on with a body that has broken off. What that broke off with comes out in its place.
+    """An answer can't resume a body that has broken off. What that broke off with comes out in its place.
 
     Args:
         failure: That.
@@ -286,7 +286,7 @@ def summary(
         reason: Why it was given up on; `None` where it ended with a failure that is not retried.
         measured: Was its time measured from its start, or only from its first failure?
         body: The type of a body that can't be sent again.
-        unresumable: Why the body of an answer can't be gone on with.
+        unresumable: Why the body of an answer can't be resumed.
         redirected: Was the request answered by a redirect before?
         timeout: Of the policy, as `max_retry_after`.
         max_retry_after: In seconds.
@@ -298,5 +298,5 @@ def summary(
     why = " was answered by a redirect, and" if redirected else ""
     because = _BECAUSE[reason].format(**limits, why=why) if reason else ""
     if unresumable is not None:  # Whatever has ended the call, this would have.
-        because += f"; what has come of the body can't be gone on with: {unresumable}"
+        because += f"; the body can't be resumed: {unresumable}"
     return f"{ended} after {count}{time}: {', '.join(map(str, attempts))}{because}"

@@ -21,7 +21,7 @@ Reason = Literal[
 `circuit_open`    the policy's `breaker` would not have let the next attempt through
 `not_repeatable`  the request may have been processed, and nothing says that it may be processed twice
 `body`            the request's body can't be sent again
-`not_resumable`   a part of the answer's body was handed out, and no other answer can go on with it
+`not_resumable`   a part of the answer's body was handed out, and no other answer can resume it
 """
 
 
@@ -44,7 +44,7 @@ class PartialBody(Protocol):
 
     @property
     def unresumable(self) -> str | None:
-        """Why no other answer can go on with it; `None` where one can."""
+        """Why no other answer can resume it; `None` where one can."""
         ...
 
 
@@ -59,7 +59,7 @@ class Request(NamedTuple):
     body: RequestBody | None = None
     """Its body, where there is one that might not be there a second time."""
     answered: PartialBody | None = None
-    """What has come of the answer's body, where another attempt has to go on with it."""
+    """What has come of the answer's body, where another attempt has to resume it."""
 
     @classmethod
     def to(cls, method: str, url: URL) -> "Request":

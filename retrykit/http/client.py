@@ -232,7 +232,7 @@ class AsyncHTTPClient:
                 async for chunk in body:
                     ...
 
-        As `retrykit.stream`, which says when a body can be gone on with. The `timeout` bounds each wait for more of the
+        As `retrykit.stream`, which says when a body can be resumed. The `timeout` bounds each wait for more of the
         body, not the whole.
         """
         url, session = self._base.join(path), self._opened()

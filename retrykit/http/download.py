@@ -17,7 +17,7 @@ from aiohttp import ClientSession
 from aiohttp.typedefs import StrOrURL
 
 from retrykit.core import clock
-from retrykit.core.checks import shown_type
+from retrykit.core.checks import name_of, shown_type
 from retrykit.core.errors import ResponseError
 from retrykit.core.policy import RetryPolicy
 from retrykit.http.part import Part, Source
@@ -56,7 +56,7 @@ async def download(
 
     Where its connection breaks it goes on where it was, as `stream` does, and under the same policy. Where it can't,
     because the server takes no ranges, names no validator that is strong enough, or has something else by now, it
-    begins again. A body in a content coding that nobody asked for is decoded, and can't be gone on with, either.
+    begins again. A body in a content coding that nobody asked for is decoded, and can't be resumed, either.
 
     Bytes go to `<name>.part` in the same folder. Where the call ends before all of them are there, by an error, a
     cancellation or with its process, that stays, and so does `<name>.part.json`: with them, the next call for the same
@@ -74,7 +74,7 @@ async def download(
         sha256: The digest that the file must have, in hex. Default: none is asked for, and any file is right that has
             as many bytes as its server has announced (if that announces none: all that came until the end).
         progress: Called with the bytes that are written so far, and the size (`None` where it is not known): first
-            where there is a part to go on with, and then whenever some were added. Where the body begins again, they
+            where there is a part to resume, and then whenever some were added. Where the body begins again, they
             become fewer. What it raises ends the call.
         **options: aiohttp's options of a request, and those of a `RetryPolicy`.
 
@@ -93,8 +93,10 @@ async def download(
         ValueError: `sha256` is no digest, or `headers` have a `Range`.
     """
     target, wanted = Path(path), _as_digest(sha256)
-    if progress is not None and not _is_plain_function(progress):
-        raise TypeError(f"progress is {shown_type(progress)}, and has to be a function of two numbers, by `def`")
+    if not target.name:
+        raise ValueError(f"path={str(path)!r} names no file; write its name as well, such as 'big.iso'")
+    if progress is not None:
+        _refuse_other_than_function(progress)
     call, request = for_body(_CALL, cast(dict[str, Any], options))
     async with one_session(session) as open_session:
         part = Part(target, Source.of(open_session, url, request), wanted)
@@ -193,9 +195,13 @@ async def _in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
         cancelled = None  # Its traceback leads back here.
 
 
-def _is_plain_function(value: object) -> bool:
-    """Can it be called, and is that all?"""
-    return callable(value) and not inspect.iscoroutinefunction(value)
+def _refuse_other_than_function(progress: object) -> None:
+    if not callable(progress):
+        raise TypeError(f"progress is {shown_type(progress)}, and has to be a function of two numbers")
+    if inspect.iscoroutinefunction(progress):
+        raise TypeError(
+            f"progress is the coroutine function {name_of(progress)}, and is called and not awaited; write `def`"
+        )
 
 
 def _as_digest(sha256: str | None) -> str | None:

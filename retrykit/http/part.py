@@ -105,7 +105,7 @@ class Part:
         self.size = 0
         """How many bytes of the body are in it."""
         self.known: Representation | None = None
-        """What they are a part of, where they can be gone on with."""
+        """What they are a part of, where they can be resumed."""
 
     def open(self) -> None:
         """Have the file locked, and see what is in it.
@@ -114,9 +114,10 @@ class Part:
             BlockingIOError: Somebody else has it locked.
             FileExistsError: By its name there is something that no download has left.
         """
+        if not self._target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the folder is missing; make it before", str(self._target.parent))
         for path in (self._target, self._record):
-            if path.is_dir() and not path.is_symlink():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            _refuse_special(path)
         self._file = _locked(self._path)
         # A crash has left it. Its name is the longest of these: where it can't be, that shows before anything is sent.
         self._new_record.unlink(missing_ok=True)
@@ -166,7 +167,7 @@ class Part:
         """
         file = self._open_file
         if self._wanted is not None and (actual := self._hash.hexdigest()) != self._wanted:
-            file.truncate(0)  # So that there is nothing to go on with.
+            file.truncate(0)  # So that there is nothing to resume.
             raise ChecksumError(str(self._target), self._wanted, actual)
         try:
             os.fsync(file.fileno())
@@ -249,7 +250,7 @@ class Part:
         return False
 
     def _record_beginning(self) -> None:
-        """Have it in the record, too, so that the bytes can be gone on with."""
+        """Have it in the record, too, so that the bytes can be resumed."""
         count = min(self.size, _BEGINNING)
         if count > self._begins_with and self._recorded.refusal is None:
             self._begins_with = count
@@ -298,6 +299,20 @@ class Part:
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_special(path: Path) -> None:
+    """Raise where the name is that of a folder, or of a device or pipe, which would be gone."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise FileExistsError(
+            errno.EEXIST, "this is no regular file, and is not replaced; give another path", str(path)
+        )
 
 
 def _locked(path: Path) -> io.FileIO:

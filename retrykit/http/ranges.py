@@ -89,7 +89,7 @@ def part_of(response: ClientResponse) -> Part | None:
 
 
 def why_not_the_rest(response: ClientResponse, offset: int, known: Representation) -> str | None:
-    """Why this answer can't go on with a body of which `offset` bytes have come; `None` where it can.
+    """Why this answer can't resume a body of which `offset` bytes have come; `None` where it can.
 
     It was asked for with `Range: bytes=<offset>-` and `If-Range`.
     """

@@ -72,7 +72,7 @@ class Transfer:
         self._is_over = False
         """Has a server said that there is no more?"""
         self._not_the_rest: str | None = None
-        """Why an answer could not be gone on with."""
+        """Why an answer could not be resumed."""
         self._failed: list[Exception] = []
         """What the present response has broken off with, until a call begins for the next one."""
         self._broken: Exception | None = None
@@ -93,7 +93,7 @@ class Transfer:
 
     @property
     def unresumable(self) -> str | None:
-        """Why no other response can go on with the body; `None` where one can, or where it may begin again."""
+        """Why no other response can resume the body; `None` where one can, or where it may begin again."""
         if self.offset == 0 or self._begins is not None:
             return None
         return self._not_the_rest or self._so_far.refusal
@@ -197,7 +197,7 @@ class Transfer:
 
     @property
     def _can_go_on(self) -> bool:
-        """Is there something to go on with, so that only the rest has to be asked for?"""
+        """Is there something to resume, so that only the rest has to be asked for?"""
         return self.offset > 0 and self._so_far.refusal is None
 
     def _for_rest(self) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def for_body(call: Call, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]
     """
     for name in ("data", "json"):
         if options.get(name) is not None:
-            raise TypeError(f"{name}= was given, and a request for a body that may have to be gone on with has none")
+            raise TypeError(f"{name}= was given, and a request whose body may have to be resumed has none")
     call, request = send.for_call(call, options)
     return _unhedged(call), as_whole(request)
 
@@ -369,7 +369,7 @@ def as_whole(request: dict[str, Any]) -> dict[str, Any]:
     for name in (hdrs.RANGE, hdrs.IF_RANGE):
         if name in headers:
             raise ValueError(
-                f"the header {name} was given, and is set here to go on with a body that breaks off; for a part of a"
+                f"the header {name} was given, and is set here to resume a body that breaks off; for a part of a"
                 " body, use get() or AsyncHTTPClient.request()"
             )
     headers.setdefault(hdrs.ACCEPT_ENCODING, "identity")
@@ -396,7 +396,7 @@ class BodyStream:
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
-        """Of that response. Those that go on with the body have others."""
+        """Of that response. Those that resume the body have others."""
         return self._transfer.headers
 
     @property
@@ -415,7 +415,7 @@ class BodyStream:
         """Some bytes: as many as have come, up to some hundred kilobytes.
 
         Raises:
-            aiohttp.ClientPayloadError: The body broke off, and could not be gone on with. Its note says why.
+            aiohttp.ClientPayloadError: The body broke off, and could not be resumed. Its note says why.
             ResponseError: The request for the rest was answered with a status that ends the call.
             RuntimeError: The body is closed.
         """
@@ -456,7 +456,7 @@ async def stream(
 
     It goes on by a request for the rest (`Range` with `If-Range`, RFC 9110 §13.1.5), where the response has a strong
     ETag, or a Last-Modified that is at least a minute older than its Date, and no content coding; so the request has
-    `Accept-Encoding: identity`, unless `headers` have another one. Where the body can't be gone on with, it begins
+    `Accept-Encoding: identity`, unless `headers` have another one. Where the body can't be resumed, it begins
     again if nothing of it was handed out; else the error that it broke off with comes out, and its note says why.
 
     The policy is that of each wait for more of the body, not of the whole: `max_retries` attempts or `timeout` seconds

@@ -1,6 +1,7 @@
 """ScriptedServer: a real HTTP server on 127.0.0.1 that answers, and fails, as a script says."""
 
 import asyncio
+import hashlib
 import json
 import socket
 import struct
@@ -116,22 +117,24 @@ class Resumable:
     Args:
         body: As for `Reply`.
         sent: How many bytes of this answer arrive before the connection is closed. Default: all that were asked for.
-        etag: The body's. Default: `"v1"`, in its quotes.
+        etag: The body's, in its quotes. Default: one that is made from the body, so that another body has another one.
         headers: Further headers.
     """
 
-    body: bytes | str | dict[str, Any] | list[Any] = b"a body that can be gone on with"
+    body: bytes | str | dict[str, Any] | list[Any] = b"a body that can be resumed"
     sent: int | None = None
-    etag: str = '"v1"'
+    etag: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     async def play(self, request: web.BaseRequest) -> web.StreamResponse:
         """Send it."""
-        body, asked = _encoded(self.body), self._asked(request)
+        body = _encoded(self.body)
+        etag = self.etag or f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        asked = _asked_of(request, etag)
         start, end, _ = asked.indices(len(body))
         if asked != _ALL and start >= end:
-            return web.Response(status=416, headers={"ETag": self.etag, "Content-Range": f"bytes */{len(body)}"})
-        response = web.StreamResponse(headers=_headers(self.body, {"ETag": self.etag, **self.headers}))
+            return web.Response(status=416, headers={"ETag": etag, "Content-Range": f"bytes */{len(body)}"})
+        response = web.StreamResponse(headers=_headers(self.body, {"ETag": etag, **self.headers}))
         if asked != _ALL:
             response.set_status(206)
             response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
@@ -141,15 +144,6 @@ class Resumable:
         if self.sent is not None and self.sent < end - start:
             _close(request)
         return response
-
-    def _asked(self, request: web.BaseRequest) -> slice:
-        """What of it was asked for."""
-        if request.method != "GET" or request.headers.get("If-Range", self.etag) != self.etag:
-            return _ALL
-        try:
-            return request.http_range
-        except ValueError:  # What can't be read counts as none (RFC 9110 §14.2).
-            return _ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +328,16 @@ def _headers(body: object, headers: Mapping[str, str]) -> CIMultiDict[str]:
         made["Content-Type"] = "text/plain; charset=utf-8"
     made.update(headers)
     return made
+
+
+def _asked_of(request: web.BaseRequest, etag: str) -> slice:
+    """What of a body a request has asked for."""
+    if request.method != "GET" or request.headers.get("If-Range", etag) != etag:
+        return _ALL
+    try:
+        return request.http_range
+    except ValueError:  # What can't be read counts as none (RFC 9110 §14.2).
+        return _ALL
 
 
 def _close(request: web.BaseRequest) -> web.StreamResponse:

@@ -505,10 +505,27 @@ async def test_a_name_that_leaves_no_room_for_its_record(faults: FaultServer, tm
     assert faults.requests == []
 
 
+@pytest.mark.parametrize("make", [fifo, Path.mkdir])
+async def test_a_target_that_is_no_regular_file_is_left_alone(faults: FaultServer, target: Path, make: Any):
+    make(target)
+    with pytest.raises(OSError, match=r"no regular file, and is not replaced|Is a directory"):
+        await download(faults.script("/file", ranged(BODY)), target)
+    assert names(target) == ["file.bin"]
+    assert faults.requests == []
+
+
+async def test_a_missing_folder_is_named(faults: FaultServer, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"the folder is missing; make it before: .*nowhere'"):
+        await download(faults.url, tmp_path / "nowhere" / "file.bin")
+    with pytest.raises(ValueError, match="path='' names no file"):
+        await download(faults.url, "")
+    assert faults.requests == []
+
+
 async def test_progress_is_a_plain_function(faults: FaultServer, target: Path):
     async def progress(_done: int, _size: int | None) -> None: ...
 
-    with pytest.raises(TypeError, match=r"progress is .*, and has to be a function of two numbers, by `def`"):
+    with pytest.raises(TypeError, match=r"progress is the coroutine function progress, and is called and not"):
         await download(faults.url, target, progress=progress)
 
 

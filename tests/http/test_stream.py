@@ -336,7 +336,7 @@ async def test_the_error_comes_out_and_says_why(
     assert type(error) is aiohttp.ClientPayloadError
     (note,) = error.__notes__
     assert "gave up after 1 attempt in" in note
-    assert f"what has come of the body can't be gone on with: {why}" in note
+    assert f"the body can't be resumed: {why}" in note
     assert [(event.attempt, event.reason) for event in events] == [(1, "not_resumable")]
     assert no_waits == []
     assert len(faults.seen("/file")) == 1
@@ -347,7 +347,7 @@ async def test_it_says_why_whatever_else_ends_it(faults: FaultServer, no_waits: 
     _, error = await streamed(url, max_retries=2)
     assert error is not None
     assert "2 attempts" in error.__notes__[0]
-    assert "ClientPayloadError, 200; what has come of the body can't be gone on with: it has" in error.__notes__[0]
+    assert "ClientPayloadError, 200; the body can't be resumed: it has" in error.__notes__[0]
     assert [(attempt.status, attempt.exception) for attempt in attempts_of(error)] == [
         (None, aiohttp.ClientPayloadError),
         (200, None),
@@ -559,7 +559,7 @@ async def test_a_range_of_the_callers_own_is_refused(faults: FaultServer, name: 
 
 async def test_wrong_options_are_refused(faults: FaultServer):
     for body in ({"data": b"x"}, {"json": {}}):
-        with pytest.raises(TypeError, match="= was given, and a request for a body that may have to be gone on with"):
+        with pytest.raises(TypeError, match="= was given, and a request whose body may have to be resumed"):
             await streamed(faults.url, **body)
     with pytest.raises(TypeError, match="int is no session; give an aiohttp"):
         await streamed(faults.url, session=123)

@@ -210,14 +210,23 @@ TAG = '"v1"'
     ],
 )
 async def test_a_body_that_can_be_gone_on_with(session, scripted_server, asked, status, body, content_range):
-    scripted_server.script("/x", Resumable("0123456789", headers={"X-Key": "1"}))
+    scripted_server.script("/x", Resumable("0123456789", etag=TAG, headers={"X-Key": "1"}))
     async with session.get(f"{scripted_server.url}/x", headers=asked) as response:
         assert (response.status, response.headers.get("Content-Range")) == (status, content_range)
         assert await response.read() == body
         assert status == 416 or (response.headers["ETag"], response.headers["X-Key"]) == (TAG, "1")
 
 
-async def test_a_body_that_breaks_off_and_is_gone_on_with(scripted_server, no_waits):
+async def test_another_body_has_another_etag(session, scripted_server):
+    scripted_server.script("/x", Resumable(b"one"), Resumable(b"two"), Resumable(b"one"))
+    tags = []
+    for _ in range(3):
+        async with session.get(f"{scripted_server.url}/x") as response:
+            tags.append(response.headers["ETag"])
+    assert tags[0] == tags[2] != tags[1]
+
+
+async def test_a_body_that_breaks_off_and_is_resumed(scripted_server, no_waits):
     scripted_server.script(
         "/x", Resumable(b"0123456789", sent=4), Resumable(b"0123456789", sent=0), Resumable(b"0123456789")
     )

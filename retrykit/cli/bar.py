@@ -1,9 +1,10 @@
 """The progress bar of many downloads: a single line, below what is said meanwhile."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
@@ -33,7 +34,7 @@ class Bar:
     def __init__(self, tally: Tally, targets: Targets) -> None:
         self._tally, self._targets = tally, targets
         columns = BarColumn(_WIDTH), _Says(self._counts), _Says(self._speed), TimeRemainingColumn(compact=True)
-        console = Console(stderr=True)
+        console = Console(file=cast(TextIO, _Lossy(sys.stderr)))
         # What goes to standard output is not for a terminal, where this is shown.
         self._progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
         self._files, self._bytes = self._progress.add_task(""), self._progress.add_task("", visible=False)
@@ -83,6 +84,26 @@ class Bar:
 
     def _task(self, number: int) -> Task:
         return self._progress.tasks[number]
+
+
+class _Lossy:
+    """A stream; what it doesn't take is lost, and nothing else is."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        """Write."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Write what is still buffered."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 class _Says(ProgressColumn):

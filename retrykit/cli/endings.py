@@ -1,21 +1,30 @@
 """How calls end: what is said of it, and the exit codes."""
 
+import contextlib
 import os
+import signal
 import socket
 import ssl
 import sys
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
 import aiohttp
 from aiohttp import http_exceptions
+from yarl import URL
 
 from retrykit.core.errors import GiveUpError, OriginPausedError, ResponseError
-from retrykit.http.send import describe
 
 UNWRITTEN = 23
 """The exit code where standard output, or a file, takes nothing more."""
+SIGNALLED = 128
+"""What a shell adds to the number of a signal that has ended a command."""
 UNREAD = 26
 """That where there is no more to be had of standard input, although it has not ended."""
+
+
+class LongLineError(aiohttp.InvalidURL):
+    """A line of standard input is too long for a URL."""
 
 
 class _Ending(NamedTuple):
@@ -33,6 +42,7 @@ class _Ending(NamedTuple):
 _ENDINGS = (
     _Ending(aiohttp.NonHttpUrlClientError, 1, "neither http nor https"),
     _Ending(aiohttp.InvalidUrlRedirectClientError, 3, "a redirect to a malformed URL"),
+    _Ending(LongLineError, 3, "the line is too long for a URL"),
     _Ending(aiohttp.InvalidURL, 3, "malformed URL"),
     _Ending(aiohttp.ClientConnectorDNSError, 6, "could not resolve the host's name"),
     _Ending(UnicodeError, 6, "could not resolve the host's name"),  # It has a label that no name can have.
@@ -63,9 +73,10 @@ EXIT_CODES = {
     UNWRITTEN: "a file, or the output, could not be written",
     UNREAD: "standard input could not be read",
     _UNFORESEEN.code: _UNFORESEEN.meaning,
+    SIGNALLED + signal.SIGTERM: "terminated",
     **{ending.code: ending.meaning for ending in _ENDINGS},
 }
-"""What the exit codes mean; they are curl's."""
+"""What the exit codes mean; they are curl's, but for that of SIGTERM."""
 
 
 class Failure(NamedTuple):
@@ -114,8 +125,11 @@ def _detail(error: Exception, ending: _Ending) -> str:
 
 def shown(url: str) -> str:
     """A URL as it may be shown: without its credentials and query; nothing where it can't be read."""
-    request = describe("GET", url, {})
-    return f"{request.origin}{request.path}" if request.origin else ""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return ""
+    return f"{parsed.origin()}{parsed.raw_path}" if parsed.raw_host else ""
 
 
 def printable(text: str) -> str:
@@ -124,6 +138,14 @@ def printable(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line to standard error."""
+    """Print a line to standard error, as far as that takes any: where it doesn't, all else goes on."""
     if sys.stderr is not None:  # Where it is closed, print() would take to standard output.
-        print(printable(line), file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(printable(line), file=sys.stderr)
+
+
+def abandon(stream: TextIO | None) -> None:
+    """Let what is still buffered go nowhere: at the end, Python would try again to write it, and complain."""
+    if stream is not None:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())

@@ -1,14 +1,12 @@
 """`python -m retrykit get URL`: the body to standard output, the attempts to standard error."""
 
 import asyncio
-import os
 import re
 import sys
-from pathlib import Path
 
 import aiohttp
 
-from retrykit.cli.endings import FAILURES, UNWRITTEN, Failure, say, shown
+from retrykit.cli.endings import FAILURES, UNWRITTEN, Failure, abandon, say, shown
 from retrykit.cli.listening import listening, outcome
 from retrykit.core.events import RetryEvent, from_now
 from retrykit.core.policy import RetryPolicy
@@ -33,7 +31,7 @@ def run(url: str, policy: RetryPolicy) -> int:
     def report(event: RetryEvent) -> None:
         failed.append(event)
         word = outcome(event.status, event.exception)
-        say(f"GET {event.origin}{event.path} {word}, next attempt {from_now(event.delay)}")
+        say(f"GET {shown(url)} {word}, next attempt {from_now(event.delay)}")
 
     try:
         with listening(report):
@@ -75,16 +73,10 @@ def _write(body: bytes) -> int:
         sys.stdout.buffer.write(body)
         sys.stdout.buffer.flush()
     except BrokenPipeError:  # Who reads has had enough, and knows it.
-        abandon_output()
+        abandon(sys.stdout)
         return UNWRITTEN
     except OSError as error:
         say(f"retrykit: ({UNWRITTEN}) the body could not be written, {error.strerror}")
-        abandon_output()
+        abandon(sys.stdout)
         return UNWRITTEN
     return 0
-
-
-def abandon_output() -> None:
-    """Let what is still buffered go nowhere: at the end, Python would try again to write it, and complain."""
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -3,27 +3,36 @@
 import asyncio
 import contextlib
 import json
-import signal
+import select
 import sys
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import util
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
-from retrykit.cli.endings import UNREAD, UNWRITTEN, Failure, say, shown
+from yarl import URL
+
+from retrykit.cli.daemon import in_daemon_thread
+from retrykit.cli.endings import SIGNALLED, UNREAD, UNWRITTEN, Failure, say, shown
+from retrykit.cli.interruption import Interruption
+from retrykit.cli.lines import UnreadableError
 from retrykit.cli.listening import listening
 from retrykit.cli.tally import Tally, counted
-from retrykit.cli.targets import Target, Targets, UnreadableError
+from retrykit.cli.targets import Target, Targets
 from retrykit.core import clock
+from retrykit.core.events import origin_of
 from retrykit.core.policy import RetryPolicy
 from retrykit.guards.pause import OriginPause
 from retrykit.http.download import download
-from retrykit.http.fetch import SharedSession
 from retrykit.http.fetch_all import Fetched, fetch_all
+from retrykit.http.sessions import SharedSession
 
 Progress = Callable[[int, int | None], object]
+
+# Seconds that the lines of JSON may take once it was interrupted.
+_LONGEST_END = 1.0
 
 
 class Watch(Protocol):
@@ -78,21 +87,20 @@ def run(urls: Sequence[str], folder: Path, options: Options) -> int:
         The exit code.
 
     Raises:
-        KeyboardInterrupt: It was interrupted, and said so.
         OSError: Standard output takes nothing more.
     """
     if (failure := _unwritable(folder, options)) is not None:
         say(failure.line())
         return failure.code
     tally, targets, began = Tally(), Targets(urls, folder), clock.now()
-    with _watch(tally, targets, options) as watch, listening(lambda _: _count_retry(tally, watch)):
-        work = _Work(targets, options, tally, watch).run()
-        is_interrupted = asyncio.run(_heeding_ctrl_c(work))
-    say(f"retrykit: {tally.summary(clock.now() - began)}")
-    if is_interrupted:
+    with Interruption() as interruption:
+        with _watch(tally, targets, options) as watch, listening(lambda _: _count_retry(tally, watch)):
+            asyncio.run(_Work(targets, options, tally, watch).run(interruption))
+        say(f"retrykit: {tally.summary(clock.now() - began)}")
+        if interruption.number is None:
+            return tally.code
         say(f"retrykit: {_how_to_go_on(tally, targets, options)}")
-        raise KeyboardInterrupt
-    return tally.code
+        return SIGNALLED + interruption.number
 
 
 def _unwritable(folder: Path, options: Options) -> Failure | None:
@@ -122,54 +130,115 @@ def _how_to_go_on(tally: Tally, targets: Targets, options: Options) -> str:
 # --- the downloads ----------------------------------------------------------------------------------------------------
 
 
+class _StoppedError(Exception):
+    """A download was stopped, or never begun."""
+
+
 class _Work:
     """All downloads."""
 
     def __init__(self, targets: Targets, options: Options, tally: Tally, watch: Watch) -> None:
         self._targets, self._options, self._tally, self._watch = targets, options, tally, watch
-        self._policy = options.policy.replace(jitter="full", pause=OriginPause())
-        self._session = SharedSession(options.concurrency)
+        self._pause = OriginPause()
+        self._policy = options.policy.replace(jitter="full", pause=self._pause)
+        self._session = SharedSession()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._is_stopped = False
 
-    async def run(self) -> None:
-        """Have all of them end."""
+    async def run(self, interruption: Interruption) -> None:
+        """Have all of them end, or stop them where it is interrupted."""
+        try:
+            taking = asyncio.ensure_future(self._take_all())
+            await clock.first_of([taking, interruption.awaited()], None)
+            if interruption.number is None:
+                taking.result()
+                return
+            self._stop()
+            # Whoever reads the lines may be paused, or was ended by the same Ctrl-C.
+            with contextlib.suppress(OSError):
+                async with clock.time_limit(_LONGEST_END):
+                    await taking
+        finally:
+            await self._session.close()
+
+    def _stop(self) -> None:
+        """Have what was done be all: so it is counted, and has its lines of JSON."""
+        self._is_stopped = True
+        self._targets.stop()
+        for task in self._running:
+            task.cancel()
+
+    async def _take_all(self) -> None:
         try:
             async with fetch_all(self._targets, self._fetch, concurrency=self._options.concurrency) as results:
                 async for fetched in results:
-                    await self._take(fetched)
+                    if self._options.jsonl and not isinstance(fetched.error, _StoppedError):
+                        # In a thread, since who reads this may take the time that the downloads need.
+                        await in_daemon_thread(partial(_print_line, _as_json(fetched)))
         except UnreadableError as error:
             failure = Failure(UNREAD, f"standard input could not be read, {error}")
             self._tally.fail(self._targets.taken + 1, failure)
             self._watch.say(failure.line())
-        finally:
-            await self._session.close()
 
     async def _fetch(self, target: Target) -> Arrived:
+        """Have a target's file be there, unless all is stopped, and count what comes of it."""
+        if self._is_stopped:
+            raise _StoppedError
+        task = cast(asyncio.Task[Any], asyncio.current_task())
+        self._running.add(task)
+        try:
+            arrived = await self._arrival(target)
+        except asyncio.CancelledError:
+            if self._is_stopped:
+                raise _StoppedError from None
+            raise
+        except Exception as error:
+            self._count_failure(target, error)
+            raise
+        finally:
+            self._running.discard(task)
+        self._tally.add(arrived.size, was_there=arrived.was_there)
+        self._watch.refresh()
+        return arrived
+
+    async def _arrival(self, target: Target) -> Arrived:
         path = target.path
         if isinstance(path, Path) and path.is_file() and not self._options.overwrite:
             return Arrived(path.stat().st_size, was_there=True)
         with self._watch.following(path) as progress:
             if not isinstance(path, Path):
                 raise path
-            await download(target.url, path, session=self._session.opened(), policy=self._policy, progress=progress)
+            await self._wait_while_paused(target.url)
+            try:
+                await download(target.url, path, session=self._session.opened(), policy=self._policy, progress=progress)
+            except asyncio.CancelledError:
+                if self._options.overwrite or not path.is_file():  # Else it was whole when it was stopped.
+                    raise
         return Arrived(path.stat().st_size, was_there=False)
 
-    async def _take(self, fetched: Fetched[Target, Arrived]) -> None:
-        """Count a result, and say what came of it."""
-        target, arrived, failure = fetched.item, fetched.value, None
-        if fetched.error is not None:
-            failure = Failure.by(fetched.error)
-            self._tally.fail(target.number, failure)
-            where = shown(target.url)  # A malformed URL can't be shown without what is secret in it.
-            self._watch.say(failure.line(f"GET {where}" if where else f"URL {target.number}"))
-        elif arrived is not None:
-            self._tally.add(arrived.size, was_there=arrived.was_there)
+    async def _wait_while_paused(self, url: str) -> None:
+        """Wait for the end of a pause, so that it takes nothing from the timeout of what has asked for nothing yet."""
+        origin, patience_ends = _origin(url), clock.now() + self._policy.max_retry_after
+        # Where it is paused for longer, or again and again, the download says so.
+        while (hold := self._pause.hold(origin)) is not None and hold.end <= patience_ends:
+            await clock.sleep(max(0.0, hold.end - clock.now()) + clock.draw() * hold.spread)
+
+    def _count_failure(self, target: Target, error: Exception) -> None:
+        failure, where = Failure.by(error), shown(target.url)
+        self._tally.fail(target.number, failure)
+        # A malformed URL can't be shown without what is secret in it.
+        self._watch.say(failure.line(f"GET {where}" if where else f"URL {target.number}"))
         self._watch.refresh()
-        if self._options.jsonl:
-            # In a thread, since who reads this may take the time that the downloads need.
-            await asyncio.to_thread(_print_line, _as_json(fetched, failure))
 
 
-def _as_json(fetched: Fetched[Target, Arrived], failure: Failure | None) -> str:
+def _origin(url: str) -> str | None:
+    try:
+        return origin_of(URL(url))
+    except ValueError:  # The name of its host is none.
+        return None
+
+
+def _as_json(fetched: Fetched[Target, Arrived]) -> str:
     target, arrived = fetched.item, fetched.value
     has_sent = isinstance(target.path, Path) and (arrived is None or not arrived.was_there)
     return json.dumps(
@@ -180,45 +249,20 @@ def _as_json(fetched: Fetched[Target, Arrived], failure: Failure | None) -> str:
             "attempts": fetched.attempts if has_sent else 0,
             "elapsed": round(fetched.elapsed, 3),
             "skipped": arrived is not None and arrived.was_there,
-            "error": failure and failure._asdict(),
+            "error": fetched.error and Failure.by(fetched.error)._asdict(),
         }
     )
 
 
 def _print_line(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
-
-
-async def _heeding_ctrl_c(work: Coroutine[Any, Any, None]) -> bool:
-    """Do it, until it is done or Ctrl-C is pressed: was it?
-
-    Once it was, the process is about to end, and pressing it again changes nothing: what is being written is written.
-    """
-    loop, doing, is_pressed = asyncio.get_running_loop(), asyncio.ensure_future(work), False
-
-    def stop(*_: object) -> None:
-        nonlocal is_pressed
-        is_pressed = True
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        loop.call_soon_threadsafe(doing.cancel)
-
-    before = signal.getsignal(signal.SIGINT)
-    is_heeded = threading.current_thread() is threading.main_thread() and before is not signal.SIG_IGN
-    if is_heeded:
-        signal.signal(signal.SIGINT, stop)
-    try:
-        await doing
-    except asyncio.CancelledError:
-        if not is_pressed:
-            raise
-    finally:
-        if is_heeded and not is_pressed:
-            signal.signal(signal.SIGINT, before)
-    return is_pressed
+    data = f"{line}\n".encode()
+    # Past the buffer, where there is one: at the end, Python waits for its lock, which who is paused would still have.
+    output = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    while data:
+        written = output.write(data)
+        if written is None:  # It is not to block, as who has opened it has set.
+            select.select([], [output], [])
+        data = data[written or 0 :]
 
 
 # --- who watches ------------------------------------------------------------------------------------------------------

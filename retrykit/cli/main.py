@@ -1,5 +1,6 @@
 """The arguments, and the way to the commands."""
 
+import signal
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -16,13 +17,14 @@ from retrykit.http.client import DEFAULT_TIMEOUT
 
 _CANT_RUN = 2
 _CONCURRENCY = 10
-# What a shell reports of a command that SIGINT ended: 128 + 2.
-_INTERRUPTED = 130
+_INTERRUPTED = endings.SIGNALLED + signal.SIGINT
 
 # What `simulate` takes unless told otherwise: its callers have less patience than the server has queue.
 _SIMULATED = RetryPolicy(max_retries=4, jitter="full", attempt_timeout=1.0)
 
 
+_ATTEMPTS = "attempts in total, the first included; 1 never retries"
+_FIRST_WAIT = "the wait before the second attempt; each later one is twice as long"
 _GET = """\
 Fetch a URL. The body goes to standard output. Attempts that fail are reported
 on standard error; where none does, nothing is.
@@ -43,19 +45,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = _parser().parse_args(argv)
+    try:
+        return _run(_parser().parse_args(argv))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    finally:
+        _give_up_errors()
+
+
+def _run(arguments: Namespace) -> int:
     try:
         code: int = arguments.run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
     except OSError as error:  # Each command takes care of its own, but for what it prints.
-        get.abandon_output()
+        endings.abandon(sys.stdout)
         if not isinstance(error, BrokenPipeError):
-            print(f"retrykit: the output could not be written: {error.strerror}", file=sys.stderr)
+            endings.say(f"retrykit: the output could not be written: {error.strerror}")
         return endings.UNWRITTEN
     return code
+
+
+def _give_up_errors() -> None:
+    """Let what standard error has not taken go nowhere: else Python would have an exit code of its own for it."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        endings.abandon(sys.stderr)
 
 
 def _parser() -> ArgumentParser:
@@ -117,14 +134,18 @@ def _add_get_arguments(parser: ArgumentParser) -> None:
         "where to; without a scheme, http:// is put before it. '-' reads URLs from standard input, one per line; blank"
         " lines and those that begin with # are left out"
     )
-    parser.add_argument("urls", nargs="+", metavar="URL", help=what)
+    parser.add_argument("urls", nargs="+", type=values.url, metavar="URL", help=what)
     what = "the folder to download to, which is made where there is none (default: the current one)"
     parser.add_argument("-o", dest="folder", type=Path, metavar="DIR", help=what)
     _add(parser, "--concurrency N", values.count, "downloads at a time", _CONCURRENCY)
     parser.add_argument("--overwrite", action="store_true", help="download also what is there already")
     what = "print a line of JSON to standard output for each URL that is done with"
     parser.add_argument("--jsonl", action="store_true", help=what)
-    _add_schedule(parser, RetryPolicy(), values.attempts)
+    policy = RetryPolicy()
+    what = f"{_ATTEMPTS}; of a download, those in a row that bring nothing new"
+    _add(parser, "--max-retries N", values.attempts, what, policy.max_retries)
+    what = f"{_FIRST_WAIT}; of a download, the longest that these can be"
+    _add(parser, "--base-delay SECONDS", values.seconds, what, policy.base_delay)
     what = "for the whole call, attempts and waits together; of a download, for each wait for more bytes"
     _add(parser, "--timeout SECONDS", values.limit, what, DEFAULT_TIMEOUT)
     parser.set_defaults(run=_get, refuse=parser.error)
@@ -161,10 +182,8 @@ def _add_simulate_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_schedule(parser: ArgumentParser, policy: RetryPolicy, attempts: Callable[[str], int]) -> None:
-    what = "attempts in total, the first included; 1 never retries"
-    _add(parser, "--max-retries N", attempts, what, policy.max_retries)
-    what = "the wait before the second attempt; each later one is twice as long"
-    _add(parser, "--base-delay SECONDS", values.seconds, what, policy.base_delay)
+    _add(parser, "--max-retries N", attempts, _ATTEMPTS, policy.max_retries)
+    _add(parser, "--base-delay SECONDS", values.seconds, _FIRST_WAIT, policy.base_delay)
 
 
 def _add_jitter_and_limits(parser: ArgumentParser, policy: RetryPolicy) -> None:
@@ -205,8 +224,9 @@ def _get(arguments: Namespace) -> int:
         concurrency = arguments.concurrency or _CONCURRENCY
         options = get_many.Options(policy, concurrency, overwrite=arguments.overwrite, jsonl=arguments.jsonl)
         return get_many.run(urls, folder or Path(), options)
-    if arguments.overwrite:
-        arguments.refuse("--overwrite is of no use where the body goes to standard output; add -o DIR to have a file")
+    for name in ("overwrite", "concurrency"):
+        if getattr(arguments, name):
+            arguments.refuse(f"--{name} is of no use where the body goes to standard output; add -o DIR to have a file")
     return get.run(urls[0], policy)
 
 
@@ -265,7 +285,7 @@ def _given(arguments: Namespace) -> RetryOptions:
 def _is_there(module: str, what: str, extra: str) -> bool:
     """Is a module of an extra installed? If not, say how to get it."""
     if util.find_spec(module) is None:
-        print(f"retrykit: {what}; install it: pip install 'retrykit[{extra}]'", file=sys.stderr)
+        endings.say(f"retrykit: {what}; install it: pip install 'retrykit[{extra}]'")
         return False
     return True
 
@@ -281,7 +301,7 @@ def _save(draw: Callable[[Path], None], path: Path) -> int:
     try:
         draw(path)
     except OSError as error:
-        print(f"retrykit: the picture could not be written to {path}: {error.strerror}", file=sys.stderr)
+        endings.say(f"retrykit: the picture could not be written to {path}: {error.strerror}")
         return _CANT_RUN
     print(f"The picture is in {path}.")
     return 0

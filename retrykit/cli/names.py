@@ -26,12 +26,13 @@ def name_of(url: URL, digest: str = "") -> str:
     """
     chars = (char if _is_safe(char) else "_" for char in unicodedata.normalize("NFC", url.name))
     name = "".join(chars).strip(" .") or _DEFAULT
-    if _RESERVED.fullmatch(name):
-        name = f"_{name}"
     found = _SUFFIX.search(name)
     suffix = found[0] if found else ""
     end = f"-{digest}{suffix}" if digest else suffix
-    stem = _cut(name.removesuffix(suffix), _LONGEST - len(end.encode()))
+    room = _LONGEST - len(end.encode())
+    stem = _cut(name.removesuffix(suffix), room)
+    if _RESERVED.fullmatch(f"{stem}{end}"):
+        stem = _cut(f"_{stem}", room)
     return _OF_DOWNLOADS.sub("_part", f"{stem}{end}")
 
 

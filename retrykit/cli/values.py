@@ -10,6 +10,13 @@ _MOST_SHOWN = 100
 _NUMBER = r"\d+(?:\.\d+)?"
 _SPAN = re.compile(rf"({_NUMBER})-({_NUMBER})", re.ASCII)
 _OVERLOAD = re.compile(rf"({_NUMBER})-({_NUMBER})x({_NUMBER})", re.ASCII)
+# What Python makes of bytes that are no UTF-8, or not the system's encoding: "surrogateescape" (PEP 383).
+_UNDECODED = re.compile("[\udc80-\udcff]")
+
+
+def url(text: str) -> str:
+    """A URL, in which each byte that could not be decoded is percent-encoded: so it is sent (RFC 3986 §2.5)."""
+    return _UNDECODED.sub(lambda char: f"%{ord(char[0]) - 0xDC00:02X}", text)
 
 
 def attempts(text: str) -> int:

@@ -73,7 +73,7 @@ class Request(NamedTuple):
 
 def origin_of(url: URL) -> str | None:
     """Scheme, host and port of a URL; `None` where it has none."""
-    return f"{url.scheme}://{url.host_port_subcomponent}" if url.absolute and url.raw_host else None
+    return str(url.origin()) if url.absolute and url.raw_host else None
 
 
 def in_seconds(time: float) -> str:

@@ -94,7 +94,7 @@ def _is_value(result: object, name: str) -> bool:
     Raises:
         UsageError: It is a coroutine.
     """
-    if hasattr(result, "send") and isinstance(result, Coroutine):  # The former is quick to say no.
+    if hasattr(type(result), "send") and isinstance(result, Coroutine):  # The former is quick to say no.
         result.close()
         raise UsageError(
             f"retry_http: {name}() returned a request or coroutine that it did not await, so that no attempt would see"

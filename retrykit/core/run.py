@@ -200,12 +200,13 @@ class Run:
             TimeoutError: There is no time left.
         """
         number = len(self._ended) + 1
-        scope.count_attempt()
         if self._plan.limits is None:
+            scope.count_attempt()
             self.scope = self.scope or Scope()
             self.scope.enter(number)
             return None
         self.ask_for_time()
+        scope.count_attempt()
         return self.limit(number)
 
     def ask_for_time(self) -> None:

@@ -124,12 +124,16 @@ def _levels_to_the_caller() -> int:
 
 
 class Counter:
-    """Counts the attempts that follow a first one."""
+    """Counts the attempts that follow a first one.
 
-    __slots__ = ("further",)
+    Args:
+        outer: Counts them, too.
+    """
 
-    def __init__(self) -> None:
-        self.further = 0
+    __slots__ = ("further", "outer")
+
+    def __init__(self, outer: "Counter | None") -> None:
+        self.further, self.outer = 0, outer
 
 
 counter: ContextVar[Counter | None] = ContextVar("retrykit_counter", default=None)
@@ -138,8 +142,10 @@ counter: ContextVar[Counter | None] = ContextVar("retrykit_counter", default=Non
 
 def count_attempt() -> None:
     """An attempt begins that is not the first of its call."""
-    if (counts := counter.get()) is not None:
+    counts = counter.get()
+    while counts is not None:
         counts.further += 1
+        counts = counts.outer
 
 
 def retries_disabled() -> bool:

@@ -14,7 +14,7 @@ from aiohttp.typedefs import StrOrURL
 from retrykit.core import checks, clock, scope
 from retrykit.core.errors import UsageError
 from retrykit.http.fetch import fetch_json
-from retrykit.http.sessions import SharedSession, shared_session
+from retrykit.http.sessions import SharedSession, begin_cookies, shared_session
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -27,9 +27,6 @@ Items = Iterable[T] | AsyncIterable[T]
 # Items that are started and whose results were not handed out, for each call that may run: so the calls go on while
 # the loop's body is busy, and what waits for it is bounded.
 _STARTED_PER_CALL = 2
-
-# One, and one for a hedge: without that, a hedge would wait for the end of another call.
-_CONNECTIONS_PER_CALL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +98,8 @@ def fetch_all(
     `Exception`, such as `CancelledError`, ends the loop at once where a call raises it; so does a `fetch` that returns
     nothing to be awaited, by a `TypeError`.
 
-    The helpers, `stream` and `download` share one session where they are given none. It keeps no cookies. For cookies,
-    credentials, timeouts or a proxy, give them a session of your own, as above.
+    The helpers, `stream` and `download` share one session where they are given none. Cookies last for one
+    item. For credentials, cookies that all have, timeouts or a proxy, give them a session of your own, as above.
     """
     _refuse_items(items)
     _refuse_fetch(fetch)
@@ -150,6 +147,7 @@ class FetchAll(AsyncIterator[Fetched[T_co, V_co]]):
         try:
             await self._calls.news()
         except asyncio.CancelledError:
+            self._calls.give_up()
             await self.aclose()
             raise
         finally:
@@ -160,9 +158,17 @@ class FetchAll(AsyncIterator[Fetched[T_co, V_co]]):
         was_over, self._is_over = self._is_over, True
         if was_over:
             return
-        if (error := self._calls.take_error()) is not None:
+        error = self._calls.take_error()
+        if error is None:
+            driver.result()
+            return
+        try:
+            if not driver.cancelled() and (other := driver.exception()) is not None:
+                error.add_note(f"and then, while the items were closed, there was a {type(other).__name__}")
+                del other
             raise error
-        driver.result()
+        finally:
+            del error  # Its traceback leads back here.
 
     async def aclose(self) -> None:
         """Cancel what runs, and wait until it has ended. The results that are left are thrown away.
@@ -174,7 +180,11 @@ class FetchAll(AsyncIterator[Fetched[T_co, V_co]]):
         if self._driver is None:
             return
         self._calls.stop()
-        await asyncio.wait([self._driver])
+        try:
+            await asyncio.wait([self._driver])
+        except asyncio.CancelledError:  # What closes the items takes too long for who waits for it.
+            self._driver.cancel()
+            raise
         if not was_over and not self._driver.cancelled():
             self._driver.result()
 
@@ -200,7 +210,7 @@ class _Calls(Generic[T, V]):
     ) -> None:
         self._items, self._fetch = items, fetch
         self._concurrency, self._ordered = concurrency, ordered
-        self._session = SharedSession(concurrency * _CONNECTIONS_PER_CALL)
+        self._session = SharedSession()
         self._running: set[asyncio.Task[None]] = set()
         self._results: dict[int, Fetched[T, V]] = {}
         """By the places at which they come."""
@@ -246,13 +256,18 @@ class _Calls(Generic[T, V]):
             self._is_stopped = True
             self._driver.cancel()
 
+    def give_up(self) -> None:
+        """Cancel what is done at the end, if that is where it is."""
+        if self._is_stopped and self._driver is not None:
+            self._driver.cancel()
+
     async def _drive(self) -> None:
         items = self._items
         source = aiter(items) if isinstance(items, AsyncIterable) else _one_by_one(items)
         async with contextlib.AsyncExitStack() as at_the_end:  # The last first, and each whatever happens to another.
             at_the_end.push_async_callback(self._session.close)
-            if isinstance(source, AsyncGenerator):
-                at_the_end.push_async_callback(source.aclose)
+            if (close := getattr(source, "aclose", None)) is not None:
+                at_the_end.push_async_callback(close)
             at_the_end.push_async_callback(self._cancel_calls)
             try:
                 await self._start_calls(source)
@@ -270,8 +285,8 @@ class _Calls(Generic[T, V]):
             place = self._started if self._ordered else None
             self._started += 1
             call = loop.create_task(self._call(item, place), context=context.copy())
-            if not call.done():  # An eager task may be.
-                self._running.add(call)
+            self._running.add(call)
+            call.add_done_callback(self._call_ended)
             while not self._has_room():
                 await self._change()
 
@@ -294,22 +309,27 @@ class _Calls(Generic[T, V]):
             item: The argument.
             place: That of its result; `None` where it is known only when the call has ended.
         """
-        counter = scope.Counter()
+        counter = scope.Counter(scope.counter.get())
         scope.counter.set(counter)
+        begin_cookies()
         began = clock.now()
         try:
-            value = await self._awaitable(item)
-        except _UnawaitableError as error:
-            self._fail(error)
+            awaitable: Any = self._fetch(item)
+            if not inspect.isawaitable(awaitable):
+                self._fail(self._unawaitable(awaitable))
+                return
+            value = await awaitable
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the result.
             self._keep(Fetched(item, None, error, 1 + counter.further, clock.now() - began), place)
-        except BaseException as error:
-            self._fail(error)
-            raise
         else:
             self._keep(Fetched(item, value, None, 1 + counter.further, clock.now() - began), place)
-        self._running.discard(cast(asyncio.Task[None], asyncio.current_task()))
+
+    def _call_ended(self, call: asyncio.Task[None]) -> None:
+        self._running.discard(call)
         self._room.set()
+        error = asyncio.CancelledError() if call.cancelled() else call.exception()
+        if error is not None:
+            self._fail(error)
 
     def _keep(self, result: Fetched[T, V], place: int | None) -> None:
         if self._is_stopped:
@@ -326,24 +346,18 @@ class _Calls(Generic[T, V]):
         if not self._is_stopped:
             self.stop(error)
 
-    def _awaitable(self, item: T) -> Awaitable[V]:
-        awaitable = self._fetch(item)
-        if not inspect.isawaitable(awaitable):
-            raise _UnawaitableError(
-                f"fetch_all: {checks.name_of(self._fetch)}() returned {checks.shown_type(awaitable)}, which can't be"
-                " awaited; give a coroutine function, or a function that returns what one returned"
-            )
-        return awaitable
+    def _unawaitable(self, value: object) -> UsageError:
+        """It is the caller's mistake, and would be so for each item."""
+        return UsageError(
+            f"fetch_all: {checks.name_of(self._fetch)}() returned {checks.shown_type(value)}, which can't be awaited;"
+            " give a coroutine function, or a function that returns what one returned"
+        )
 
     async def _cancel_calls(self) -> None:
         self._is_stopped = True
         for call in self._running:
             call.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-
-
-class _UnawaitableError(UsageError):
-    """`fetch` is no function that `fetch_all` can use: it would be so for each item."""
 
 
 async def _one_by_one(items: Iterable[T]) -> AsyncGenerator[T, None]:

@@ -1,41 +1,81 @@
 """Sessions for what is given none: one for each call, or one that many share."""
 
+import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
+from http.cookies import BaseCookie
 
-from aiohttp import ClientSession, DummyCookieJar, TCPConnector
+from aiohttp import ClientSession, CookieJar, DummyCookieJar, TCPConnector
+from aiohttp.typedefs import LooseCookies
+from yarl import URL
 
 from retrykit.http import send
 from retrykit.http.internals import never_repeat
 
-# Seconds that a connection is kept for which there is nothing to do. Where all calls go to a few servers, it is always
-# taken at once; where each goes to another, aiohttp's 15 s would be thousands of open connections.
-_KEPT_FOR = 1.0
+# Seconds that a connection is kept for which there is nothing to do: for the first wait of the usual policy, and a
+# little longer. Where each call goes to another server, aiohttp's 15 s would be thousands of open connections.
+_KEPT_FOR = 1.5
 # Before aiohttp 3.13.4, the addresses of all hosts are kept (CVE-2026-34513).
 _KEEPS_FEW_ADDRESSES = "dns_cache_max_size" in inspect.signature(TCPConnector).parameters
 
 
-class SharedSession:
-    """A session for the helpers that are given none, made on first use; what it keeps does not grow with its use.
+_cookies: ContextVar[list[CookieJar] | None] = ContextVar("retrykit_cookies", default=None)
+"""A list in which the jar of a call is, once it has one."""
 
-    Args:
-        limit: The most connections that are in use at a time.
+
+def begin_cookies() -> None:
+    """From here on, a shared session has no cookies in this context; those that come are for it alone."""
+    _cookies.set([])
+
+
+class _CookiesOfCall(DummyCookieJar):
+    """The cookies of each call: they last for its redirects and attempts, and no other call has them."""
+
+    def update_cookies(self, cookies: LooseCookies, response_url: URL = URL()) -> None:  # noqa: B008 - as aiohttp's.
+        """Keep them."""
+        if (jar := self._jar()) is not None:
+            jar.update_cookies(cookies, response_url)
+
+    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
+        """The same, where aiohttp is new enough to ask for it."""
+        if (jar := self._jar()) is not None:
+            jar.update_cookies_from_headers(headers, response_url)
+
+    def filter_cookies(self, request_url: URL) -> "BaseCookie[str]":
+        """Those that go with a request."""
+        jar = _cookies.get()
+        return jar[0].filter_cookies(request_url) if jar else super().filter_cookies(request_url)
+
+    @staticmethod
+    def _jar() -> CookieJar | None:
+        """That of this call, made where it has none; `None` outside of one."""
+        jar = _cookies.get()
+        if jar is not None and not jar:
+            jar.append(CookieJar())
+        return jar[0] if jar else None
+
+
+class SharedSession:
+    """A session for what is given none, made on first use; what it keeps does not grow with its use.
+
+    It has as many connections as are asked for: who shares it bounds that, and who holds some waits for none.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._session: ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
 
     def opened(self) -> ClientSession | None:
-        """The session; `None` where it was closed."""
+        """The session; `None` where it was closed, or belongs to another event loop."""
         if self._session is None and not self._is_closed:
-            connector = TCPConnector(limit=self._limit, keepalive_timeout=_KEPT_FOR, use_dns_cache=_KEEPS_FEW_ADDRESSES)
-            self._session = ClientSession(connector=connector, cookie_jar=DummyCookieJar())
+            self._loop = asyncio.get_running_loop()
+            connector = TCPConnector(limit=0, keepalive_timeout=_KEPT_FOR, use_dns_cache=_KEEPS_FEW_ADDRESSES)
+            self._session = ClientSession(connector=connector, cookie_jar=_CookiesOfCall())
             never_repeat(self._session)
-        return None if self._is_closed else self._session
+        return self._session if self._loop is asyncio.get_running_loop() and not self._is_closed else None
 
     async def close(self) -> None:
         """Close it."""

@@ -78,6 +78,10 @@ class TestBody:
         assert get(url) == (0, b"hello", [])
         assert server.requests("/hello")[0].query == {"next": "http://elsewhere"}
 
+    def test_a_byte_of_the_url_that_can_t_be_decoded_is_sent(self, get, server):
+        server.script("/%FF", "hello")
+        assert get(f"{server.url}/\udcff") == (0, b"hello", [])
+
     def test_the_listeners_are_given_back(self, get, server):
         before = get_listeners()
         server.script("/flaky", 503, "hello")
@@ -100,6 +104,12 @@ class TestAttempts:
             ],
         )
         assert no_waits == [1.0, 2.0]
+
+    def test_one_to_a_host_whose_name_can_t_be_decoded_is_shown_as_well(self, get):
+        host = ".".join(["xn--a", *["a" * 60] * 5])  # It is too long to ever reach a name server.
+        lines = get(f"http://user:{SECRET}@{host}/x?{SECRET}", "--max-retries", "2")[2]
+        assert lines[0] == f"GET http://{host}/x ClientConnectorDNSError, next attempt in 1 s"
+        assert lines[1].startswith(f"retrykit: (6) GET http://{host}/x: could not resolve the host's name, ")
 
     def test_the_success_shows_its_own_status(self, get, server):
         server.script("/flaky", 503, 204)
@@ -278,6 +288,22 @@ class TestOutput:
         server.script("/hello", "hello")
         monkeypatch.setattr(sys, "stdout", None)
         assert get(f"{server.url}/hello") == (23, b"", ["retrykit: (23) standard output is closed"])
+
+    @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is full")
+    def test_what_can_t_be_said_is_no_reason_to_fail(self, server):
+        server.script("/flaky", 503, "hello")
+        command = [sys.executable, "-m", "retrykit", "get", f"{server.url}/flaky", "--base-delay=0"]
+        with FULL.open("w") as full:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (0, b"hello")
+
+    @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is full")
+    def test_nor_has_it_another_exit_code_where_nothing_can_be_said_or_written(self, get, server, monkeypatch):
+        server.script("/hello", "hello")
+        with FULL.open("w") as output:
+            monkeypatch.setattr(sys, "stdout", output)
+            monkeypatch.setattr(sys, "stderr", output)
+            assert get(f"{server.url}/hello")[0] == 23
 
     def test_where_standard_error_is_closed_nothing_goes_to_the_body(self, get, server, monkeypatch):
         server.script("/flaky", 503, "hello")

@@ -24,6 +24,7 @@ from retrykit.cli.main import main
 from retrykit.cli.names import name_of
 from retrykit.cli.tally import in_bytes
 from retrykit.cli.targets import Targets
+from retrykit.core import clock
 from retrykit.core.listeners import get_listeners
 from retrykit.testing import Raw, Reply, Truncated
 
@@ -84,6 +85,45 @@ def standard_input(monkeypatch, tmp_path):
             monkeypatch.setattr(sys, "stdin", opened.enter_context((tmp_path / "input").open()))
 
         yield put
+
+
+@pytest.fixture
+def pipe():
+    """Its two ends, as files without a buffer."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as reading, os.fdopen(writer, "wb", buffering=0) as writing:
+        yield reading, writing
+
+
+@pytest.fixture
+def full_pipe(pipe):
+    """The same, and nothing can be written to it before something was read."""
+    _, writer = pipe
+    os.set_blocking(writer.fileno(), False)
+    while writer.write(b" " * 1024):
+        pass
+    os.set_blocking(writer.fileno(), True)
+    return pipe
+
+
+class Skipping(clock.SystemClock):
+    """Its waits take no time, and what is random is in the middle."""
+
+    def __init__(self):
+        self.waits = []
+
+    def now(self):
+        return super().now() + sum(self.waits)
+
+    async def sleep(self, seconds):
+        self.waits.append(seconds)
+
+    def draw(self):
+        return 0.5
+
+
+def whole_files(folder):
+    return {path.name for path in folder.iterdir() if ".part" not in path.name} if folder.exists() else set()
 
 
 def eventually(condition):
@@ -203,6 +243,8 @@ class TestNames:
             ("/NUL", "_NUL"),
             ("/com1.tar.gz", "_com1.tar.gz"),
             ("/console.txt", "console.txt"),
+            ("/con" + "%20" * 300 + "x", "_con"),
+            ("/con." + "a" * 300 + ".txt", "_con." + "a" * 191 + ".txt"),
             ("/a.part", "a_part"),
             ("/a.PART.json", "a_part.json"),
             ("/a.part.json.new", "a_part.json.new"),
@@ -264,7 +306,8 @@ class TestNames:
 
     def test_the_same_url_is_fetched_once(self, get, server):
         server.script("/a", "a")
-        ran = get(f"{server.url}/a", f"{server.url}/a#there", server.url.removeprefix("http://") + "/a")
+        address = server.url.removeprefix("http://")
+        ran = get(f"{server.url}/a", f"{server.url}/a#there", f"{address}/a", f"HTTP://{address}/%61")
         assert ran.summary == ("1 file", "1 byte", "0 failed, 0 retries")
         assert len(server.requests("/a")) == 1
 
@@ -292,6 +335,86 @@ class TestStandardInput:
         assert targets.total is None
         assert [target.number async for target in each] == list(range(2, 20_001))
         assert targets.total == 20_000
+
+    def test_a_byte_that_is_no_utf_8_is_sent_as_it_is(self, get, server, standard_input):
+        server.script("/ä%FF", "hello")
+        standard_input(f"{server.url}/ä".encode() + b"\xff?\xfe")
+        ran = get("-", "--jsonl")
+        assert (ran.code, ran.files) == (0, {"ä%FF": b"hello"})
+        assert ran.json[0]["url"] == f"{server.url}/ä%FF?%FE"
+
+    def test_a_line_that_is_too_long_is_a_failure_of_it_alone(self, get, server, standard_input):
+        server.script("/a", "a")
+        long, url = b"x" * 70_000, f"{server.url}/a"
+        longest = url.encode().ljust(65536)
+        standard_input(b"\n".join([long, b"#" + long, longest, b" " + long * 3]))
+        ran = get("-", "--jsonl", "--concurrency", "1")
+        wrong = "the line is too long for a URL"
+        assert (ran.code, ran.files) == (3, {"a": b"a"})
+        assert ran.said == [f"retrykit: (3) URL 1: {wrong}", f"retrykit: (3) URL 3: {wrong}"]
+        assert [line["url"] for line in ran.json] == ["x" * 100 + "…", url, "x" * 100 + "…"]
+        assert ran.json[0]["error"] == {"code": 3, "message": wrong}
+
+    @pytest.mark.parametrize("data", [b"http://localhost/1\nhttp://localhost/2", b"http://localhost/1\n"])
+    async def test_it_is_left_where_all_is_stopped(self, pipe, monkeypatch, tmp_path, data):
+        monkeypatch.setattr(sys, "stdin", pipe[0])
+        pipe[1].write(data)
+        targets = Targets(["-"], tmp_path)
+        each = aiter(targets)
+        await anext(each)
+        following = asyncio.ensure_future(anext(each, None))
+        await asyncio.sleep(0.05)
+        targets.stop()
+        await asyncio.wait([following], timeout=SOON)
+        assert following.done()
+        assert following.result() is None
+        assert targets.total is None
+
+    @pytest.mark.parametrize("data", [b"http://localhost/1\nhttp://localhost/2\n", b"http://localhost/1\n"])
+    async def test_so_it_is_where_nobody_waits_for_it(self, pipe, monkeypatch, tmp_path, data):
+        monkeypatch.setattr(sys, "stdin", pipe[0])
+        pipe[1].write(data)
+        targets = Targets(["-"], tmp_path)
+        each = aiter(targets)
+        await anext(each)
+        targets.stop()
+        following = asyncio.ensure_future(anext(each, None))
+        await asyncio.wait([following], timeout=SOON)
+        assert following.done()
+        assert following.result() is None
+        assert targets.taken == 1
+
+    async def test_one_that_never_ends_is_not_waited_for(self, pipe, monkeypatch, tmp_path):
+        reader, writer = pipe
+        monkeypatch.setattr(sys, "stdin", reader)
+        writing = asyncio.create_task(asyncio.to_thread(writer.write, b"\0" * 200_000))
+        targets = Targets(["-"], tmp_path)
+        each = aiter(targets)
+        assert "too long" in Failure.by((await anext(each)).path).message
+        following = asyncio.create_task(anext(each))
+        await writing
+        writer.write(b"\nhttp://localhost/a")
+        writer.close()
+        assert (await following).path == tmp_path / "a"
+        assert [target async for target in each] == []
+        assert targets.total == 2
+
+    def test_one_that_does_not_block_is_waited_for(self, get, server, pipe, monkeypatch):
+        server.script("/a", "a")
+        reader, writer = pipe
+        os.set_blocking(reader.fileno(), False)
+        monkeypatch.setattr(sys, "stdin", reader)
+
+        def write_late():
+            time.sleep(0.1)
+            writer.write(f"{server.url}/a\n".encode())
+            writer.close()
+
+        writing = threading.Thread(target=write_late)
+        writing.start()
+        ran = get("-")
+        writing.join()
+        assert (ran.code, ran.files) == (0, {"a": b"a"})
 
     def test_one_that_can_t_be_read_is_a_failure_of_what_it_has_not_told(self, get, server, monkeypatch, tmp_path):
         server.script("/a", "a")
@@ -371,6 +494,48 @@ class TestFailures:
             r"3599\.\d+", "3600", ran.said[1]
         )
 
+    def test_what_has_not_begun_waits_for_the_end_of_a_pause_and_not_in_its_own_time(self, get, server):
+        server.script("/a", Reply(503, retry_after=40))
+        server.script("/b", "b")
+        server.script("/c", Reply(503, retry_after=40))
+        server.script("/d", "d")
+        with clock.using(skipping := Skipping()):
+            urls = (f"{server.url}/{name}" for name in "abcd")
+            ran = get(*urls, "--concurrency", "1", "--timeout", "10")
+        assert (ran.code, ran.files, len(ran.said)) == (22, {"b": b"b", "d": b"d"}, 2)
+        assert skipping.waits == [pytest.approx(40 + 5, abs=1)] * 2
+
+    def test_it_waits_for_no_more_than_60_seconds_in_all(self, get, server):
+        server.script("/a", Reply(503, retry_after=61))
+        server.script("/b", "b")
+        with clock.using(skipping := Skipping()):
+            ran = get(f"{server.url}/a", f"{server.url}/b", "--concurrency", "1", "--timeout", "100")
+        assert (ran.code, ran.files, skipping.waits) == (22, {}, [])
+        assert "(28)" in ran.said[1]
+
+    def test_a_host_whose_name_can_t_be_decoded_ends_none_of_the_others(self, get, server):
+        server.script("/a", "a")
+        host = ".".join(["xn--a", *["a" * 60] * 5])  # It is too long to ever reach a name server.
+        ran = get(f"http://{host}/b", f"{server.url}/a", "--max-retries", "1", "--jsonl")
+        assert (ran.code, ran.files) == (6, {"a": b"a"})
+        assert f"(6) GET http://{host}/b: could not resolve the host's name" in ran.said[0]
+
+    @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is full")
+    def test_where_they_can_t_be_said_the_others_are_fetched(self, get, server, monkeypatch):
+        server.script("/a", "a")
+        with FULL.open("w") as full:
+            monkeypatch.setattr(sys, "stderr", full)
+            ran = get(f"{server.url}/missing", f"{server.url}/a", "--concurrency", "1")
+        assert (ran.code, ran.files) == (22, {"a": b"a"})
+
+    def test_nor_has_a_process_that_can_t_say_them_another_exit_code(self, server, pipe, tmp_path):
+        reader, writer = pipe
+        reader.close()
+        command = [sys.executable, "-m", "retrykit", "get", "-o", tmp_path, f"{server.url}/missing", f"{server.url}/a"]
+        server.script("/a", "a")
+        assert subprocess.run(command, stderr=writer, check=False, timeout=SOON).returncode == 22
+        assert whole_files(tmp_path) == {"a"}
+
     def test_what_nobody_has_foreseen_is_said_without_its_text(self):
         assert Failure.by(LookupError(SECRET)) == (43, "an error that was not foreseen, LookupError")
 
@@ -439,29 +604,27 @@ class TestJson:
         assert SUMMARY.fullmatch(err.rstrip())[1] == "3 files"
         assert running.returncode == 0
 
-    def test_a_reader_that_is_busy_holds_up_no_download(self, server, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("blocks", [True, False])
+    def test_a_reader_that_is_busy_holds_up_no_download(self, server, full_pipe, tmp_path, monkeypatch, blocks):
         urls = [f"{server.url}/{number}" for number in range(3)]
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(writer, b" " * 1024)
-        os.set_blocking(writer, True)
+        reader, writer = full_pipe
+        os.set_blocking(writer.fileno(), blocks)
         lines = []
 
         def read_late():
-            with os.fdopen(reader) as output, contextlib.suppress(AssertionError):
+            with contextlib.suppress(AssertionError):
                 try:
                     eventually(lambda: len(server.requests()) == 3)
                     lines.append("all were sent")
                 finally:
-                    lines.extend(output)
+                    lines.extend(reader)
 
         reading = threading.Thread(target=read_late)
-        with os.fdopen(writer, "w") as output:
+        with os.fdopen(os.dup(writer.fileno()), "w") as output:
             monkeypatch.setattr(sys, "stdout", output)
             reading.start()
             main(["get", "-o", str(tmp_path), "--jsonl", "--concurrency", "1", *urls])
+        writer.close()
         reading.join()
         assert lines[0] == "all were sent"
         assert len(lines) == 1 + 3
@@ -534,6 +697,89 @@ class TestCtrlC:
             "retrykit: interrupted with 0 of 2 files there; the same command again goes on with what was begun, and"
             " fetches the others anew"
         )
+
+    def test_what_has_come_is_counted_and_has_its_line(self, heeds_ctrl_c, get, server, full_pipe, monkeypatch):
+        reader, writer = full_pipe
+        folder, lines = Path(get(f"{server.url}/0").folder), []
+        for number in range(20):
+            server.script(f"/{number}", "hello")
+
+        def interrupt_and_read():
+            try:
+                eventually(lambda: len(whole_files(folder)) == 5)
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+                lines.extend(reader)
+
+        reading = threading.Thread(target=interrupt_and_read)
+        with os.fdopen(os.dup(writer.fileno()), "w") as output:
+            monkeypatch.setattr(sys, "stdout", output)
+            reading.start()
+            ran = get(*(f"{server.url}/{number}" for number in range(20)), "--concurrency", "2", "--jsonl")
+        writer.close()
+        reading.join()
+        assert ran.code == 130
+        assert SUMMARY.fullmatch(ran.lines[0]).groups() == ("5 files", "25 bytes", "0 failed, 0 retries")
+        assert {Path(json.loads(line)["file"]).name for line in lines} == whole_files(folder)
+
+    def test_it_ends_although_nobody_reads_the_lines(self, heeds_ctrl_c, server, full_pipe, tmp_path):
+        urls = [f"{server.url}/{number}" for number in range(20)]
+        for number in range(20):
+            server.script(f"/{number}", "hello")
+        command = [sys.executable, "-W", "error", "-m", "retrykit", "get", "-o", tmp_path, "--jsonl", *urls]
+        streams = {"stdout": full_pipe[1], "stderr": subprocess.PIPE}
+        with subprocess.Popen([*command, "--concurrency=2"], text=True, **streams) as running:
+            try:
+                eventually(lambda: len(whole_files(tmp_path)) == 5)
+                running.send_signal(signal.SIGINT)
+                err = running.communicate(timeout=SOON)[1]
+            finally:
+                running.kill()
+        assert running.returncode == 130
+        summary, how = err.splitlines()
+        assert SUMMARY.fullmatch(summary).groups() == ("5 files", "25 bytes", "0 failed, 0 retries")
+        assert "interrupted with 5 of 20 files there" in how
+
+    def test_it_says_how_to_go_on_although_it_has_ended_who_reads(
+        self, heeds_ctrl_c, get, server, full_pipe, monkeypatch
+    ):
+        reader, writer = full_pipe
+
+        def interrupt():
+            eventually(lambda: server.requests("/b"))
+            os.kill(os.getpid(), signal.SIGINT)
+            reader.close()
+
+        interrupting = threading.Thread(target=interrupt)
+        with os.fdopen(os.dup(writer.fileno()), "w") as output:
+            monkeypatch.setattr(sys, "stdout", output)
+            interrupting.start()
+            ran = get(f"{server.url}/a", f"{server.url}/b", "--jsonl", "--concurrency", "1")
+        interrupting.join()
+        assert ran.code == 130
+        assert "interrupted with 0 of 2 files there" in ran.lines[-1]
+
+    def test_pressed_again_after_a_while_it_ends_at_once(self):
+        program = """
+import signal
+from retrykit.cli.interruption import Interruption
+from retrykit.core import clock
+
+class Clock(clock.SystemClock):
+    time = 0.0
+    def now(self):
+        return self.time
+
+clock_here = Clock()
+with clock.using(clock_here), Interruption():
+    for clock_here.time in (0.0, 2.0, 2.1, 2.2):
+        signal.raise_signal(signal.SIGINT)
+        print(clock_here.time, flush=True)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=SOON
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "0.0\n2.0\n", "")
 
     def test_afterwards_it_is_heeded_as_before(self, heeds_ctrl_c, get, server):
         get(f"{server.url}/missing")
@@ -627,6 +873,33 @@ class TestBar:
         assert code == 0
         assert "0 files" in text
         assert "1/1 files" in text
+
+    def test_it_goes_away_before_sigterm_ends_all(self, heeds_ctrl_c, on_terminal, listen):
+        async def terminate(reader, writer):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await reader.read()
+            writer.close()
+
+        code, text = on_terminal(f"{listen(terminate)}/a")
+        assert code == 143
+        assert "interrupted with 0 of 1 file there" in text
+        assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
+
+    def test_a_terminal_that_is_gone_ends_no_download(self, server, listen, tmp_path, monkeypatch):
+        ours, theirs = pty.openpty()
+
+        async def hang_up(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            os.close(ours)
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+
+        server.script("/a", "a")
+        with os.fdopen(theirs, "w") as terminal:
+            monkeypatch.setattr(sys, "stderr", terminal)
+            code = main(["get", "-o", str(tmp_path), f"{listen(hang_up)}/b", f"{server.url}/a", "--concurrency", "1"])
+        assert code == 22
+        assert whole_files(tmp_path) == {"a"}
 
     def test_it_gives_way_to_lines_on_the_same_terminal(self, on_terminal, server):
         server.script("/a", "a")

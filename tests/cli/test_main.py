@@ -42,8 +42,11 @@ class TestHelp:
 
     def test_get_says_that_attempts_are_counted_in_total_and_names_the_defaults(self, capsys):
         text = shown(capsys, "get", "--help")
-        assert "attempts in total, the first included; 1 never retries (default: 3)" in text
-        assert "each later one is twice as long (default: 1)" in text
+        assert (
+            "attempts in total, the first included; 1 never retries; of a download, those in a row that bring nothing"
+            " new (default: 3)" in text
+        )
+        assert "each later one is twice as long; of a download, the longest that these can be (default: 1)" in text
         assert "attempts and waits together; of a download, for each wait for more bytes (default: 30)" in text
         assert "downloads at a time (default: 10)" in text
 
@@ -53,7 +56,7 @@ class TestHelp:
         lines = capsys.readouterr().out.splitlines()
         lines = lines[lines.index("exit codes, as of curl:") + 1 :]
         codes = [int(line.split()[0]) for line in lines]
-        assert codes == [0, 1, 2, 3, 6, 7, 8, 18, 22, 23, 26, 28, 35, 43, 47, 52, 56, 60, 61, 130]
+        assert codes == [0, 1, 2, 3, 6, 7, 8, 18, 22, 23, 26, 28, 35, 43, 47, 52, 56, 60, 61, 130, 143]
 
     def test_no_line_of_the_help_is_wider_than_a_terminal(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "80")
@@ -96,6 +99,7 @@ class TestWrongArguments:
             ),
             (["get", "localhost", "--concurrency", "0"], "'0' is no number of them; give a whole number of 1 or more"),
             (["get", "localhost", "--overwrite"], "--overwrite is of no use where the body goes to standard output"),
+            (["get", "localhost", "--concurrency", "5"], "--concurrency is of no use where the body goes to standard"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )

@@ -1,7 +1,6 @@
 """fetch_all: many calls, a bounded number of them at once."""
 
 import asyncio
-import contextlib
 import contextvars
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
@@ -223,9 +222,13 @@ class _Calls(Generic[T, V]):
 
     def start(self) -> asyncio.Task[None]:
         """Start the task that takes the items and starts the calls, and at the end closes what it has opened."""
-        self._driver = asyncio.create_task(self._drive(), name="retrykit.fetch_all")
-        self._driver.add_done_callback(lambda _: self._news.set())
-        return self._driver
+        driver = self._driver = asyncio.create_task(self._drive(), name="retrykit.fetch_all")
+        driver.add_done_callback(self._driver_ended)
+        return driver
+
+    def _driver_ended(self, _: object) -> None:
+        self._driver = None  # How it was cancelled leads back here.
+        self._news.set()
 
     def take(self) -> Fetched[T, V] | None:
         """The next result, if it is there."""
@@ -264,17 +267,25 @@ class _Calls(Generic[T, V]):
     async def _drive(self) -> None:
         items = self._items
         source = aiter(items) if isinstance(items, AsyncIterable) else _one_by_one(items)
-        async with contextlib.AsyncExitStack() as at_the_end:  # The last first, and each whatever happens to another.
-            at_the_end.push_async_callback(self._session.close)
-            if (close := getattr(source, "aclose", None)) is not None:
-                at_the_end.push_async_callback(close)
-            at_the_end.push_async_callback(self._cancel_calls)
+        try:
             try:
                 await self._start_calls(source)
             except Exception as error:  # noqa: BLE001 - it is the items' own, and comes out of the loop.
                 self._error = error
             while self._running and not self._is_stopped:
                 await self._change()
+        finally:  # Each, whatever happens to another.
+            try:
+                await self._cancel_calls()
+            finally:
+                await self._close(source)
+
+    async def _close(self, source: AsyncIterator[T]) -> None:
+        try:
+            if (close := getattr(source, "aclose", None)) is not None:
+                await close()
+        finally:
+            await self._session.close()
 
     async def _start_calls(self, source: AsyncIterator[T]) -> None:
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()

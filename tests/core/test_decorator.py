@@ -260,3 +260,15 @@ async def test_concurrent_callers_of_one_function_are_independent(no_waits):
     assert isinstance(results[1], TimeoutError)
     assert results[2] == 2
     assert counts == {0: 1, 1: 3, 2: 3}
+
+
+async def test_a_value_with_attributes_of_its_own_making_is_not_asked_for_any():
+    class Record(dict):
+        def __getattr__(self, name):
+            return self[name]
+
+    @retry_http
+    async def load():
+        return Record(id=1)
+
+    assert await load() == {"id": 1}

@@ -73,6 +73,15 @@ async def test_a_large_body_is_not_read(session, scripted_server, no_waits):
     assert scripted_server.connections == 3
 
 
+async def test_of_one_that_has_come_already_no_more_is_kept(session):
+    async with raw_server(head(MOST_BYTES + 1000) + b"x" * (MOST_BYTES + 1000)) as (url, _):
+        response = await session.get(url)
+        async with asyncio.timeout(5):
+            while not response.content.is_eof():
+                await asyncio.sleep(0.001)
+        assert await drain(response) == b"x" * MOST_BYTES
+
+
 async def test_a_body_that_never_ends_does_not_hold_the_call_up(session):
     async with raw_server(head(100), b"drip") as (url, writers):
         with pytest.raises(GiveUpError) as raised:

@@ -1,6 +1,7 @@
 """fetch_all: many calls, a bounded number of them at once."""
 
 import asyncio
+import contextlib
 import functools
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -27,8 +28,11 @@ from retrykit import (
     retry_http,
     stream,
 )
+from retrykit.core.clock import using
+from retrykit.core.errors import UsageError
 from retrykit.testing import Stall
 from tests.faults import SOON, STALL, STALL_IN_BODY, FaultServer, answer
+from tests.guards.clock import ManualClock
 
 ORDERS = pytest.mark.parametrize("ordered", [False, True], ids=["as they end", "ordered"])
 
@@ -403,6 +407,106 @@ async def test_a_fetch_that_cannot_be_awaited_ends_the_loop(fetch):
     assert others() == set()
 
 
+async def test_a_call_that_somebody_cancels_before_it_has_begun_ends_all(gate):
+    def items() -> Iterator[int]:
+        yield 0
+        for task in asyncio.all_tasks():
+            if "_call" in repr(task.get_coro()):
+                task.cancel()
+        yield 1
+
+    async with asyncio.timeout(SOON):
+        with pytest.raises(asyncio.CancelledError):
+            await anext(fetch_all(items(), gate))
+    await turns()
+    assert others() == set()
+
+
+async def test_what_takes_long_to_close_does_not_hold_up_who_has_a_deadline():
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(3600)
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05), fetch_all(items(), lambda item: item, concurrency=1) as results:
+            await anext(results)
+    assert loop.time() - began < SOON
+    await turns()
+    assert others() == set()
+
+
+async def test_a_chain_is_closed_as_a_whole(gate):
+    async with fetch_all(range(10), gate, concurrency=2) as inner:
+        fetched = fetch_all(inner, double, concurrency=1)
+        waiting = asyncio.create_task(anext(fetched))
+        await turns()
+        assert list(gate.waiting) == [0, 1]
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert sorted(gate.cancelled) == [0, 1]
+        assert others() == set()
+
+
+async def test_a_mistake_in_one_that_is_inside_of_a_call_ends_that_call_alone():
+    async def inside(number: int) -> Any:
+        fetch = (lambda item: item) if number == 1 else double
+        return [fetched.value async for fetched in fetch_all([number], fetch)]
+
+    async with fetch_all(range(3), inside, ordered=True) as results:
+        ends = [type(fetched.error) if fetched.error else fetched.value async for fetched in results]
+    assert ends == [[0], UsageError, [4]]
+
+
+async def test_attempts_inside_of_a_call_are_those_of_the_call(no_waits: list[float]):
+    tries: list[int] = []
+
+    @retry_http
+    async def second_time(number: int) -> int:
+        tries.append(number)
+        if tries.count(number) < 2:
+            raise ConnectionError
+        return number
+
+    async def inside(number: int) -> list[int]:
+        return [fetched.attempts async for fetched in fetch_all([number, number + 10], second_time, ordered=True)]
+
+    async with fetch_all([1], inside) as results:
+        assert [(fetched.value, fetched.attempts) async for fetched in results] == [([2, 2], 3)]
+
+
+async def test_an_attempt_that_is_refused_is_none():
+    async def hook(_: object) -> None:
+        await asyncio.sleep(0)
+        clock.time += 10
+
+    @retry_http(timeout=5, base_delay=0, before_retry=hook)
+    async def fail(_: int) -> None:
+        raise ConnectionError
+
+    clock = ManualClock()
+    with using(clock):
+        async with fetch_all([1], fail) as results:
+            assert [fetched.attempts async for fetched in results] == [1]
+
+
+async def test_two_errors_at_the_end():
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            raise BrokenError
+
+    with pytest.raises(UsageError) as raised:
+        await anext(fetch_all(items(), lambda item: item, concurrency=1))
+    assert raised.value.__notes__ == ["and then, while the items were closed, there was a BrokenError"]
+
+
 async def test_what_ended_the_loop_comes_out_and_not_what_came_of_that(gate):
     def fetch(number: int) -> Any:
         return gate(number) if number != 2 else number
@@ -758,6 +862,37 @@ async def test_no_cookie_goes_from_one_call_to_another(faults: FaultServer):
     url = url.replace("127.0.0.1", "localhost")  # A number has no cookies anyway.
     assert all([fetched.error is None async for fetched in fetch_all([url] * 3, concurrency=1)])
     assert [request.headers.get("Cookie") for request in faults.requests] == [None] * 3
+
+
+async def test_but_within_a_call_they_last(faults: FaultServer):
+    seen = answer(303, b"", {"Set-Cookie": "who=me", "Location": "/x"})
+    url = faults.script("/x", seen, answer(503), answer(200, b"{}")).replace("127.0.0.1", "localhost")
+    async with fetch_all([url], fetch_json.retry_with(base_delay=0)) as results:
+        assert [fetched.result() async for fetched in results] == [{}]
+    assert [request.headers.get("Cookie") for request in faults.requests] == [None, "who=me", "who=me"]
+
+
+async def test_a_call_may_hold_as_many_connections_as_it_likes(faults: FaultServer):
+    urls = [faults.script(f"/{number}", STALL_IN_BODY) for number in range(4)]
+
+    async def hold_all(_: int) -> int:
+        async with contextlib.AsyncExitStack() as held:
+            for url in urls:
+                await held.enter_async_context(stream(url))
+            return len(faults.requests)
+
+    async with asyncio.timeout(SOON), fetch_all(range(2), hold_all, concurrency=1) as results:
+        assert [fetched.result() async for fetched in results] == [4, 8]
+
+
+async def test_a_thread_with_a_loop_of_its_own_has_a_session_of_its_own(faults: FaultServer):
+    url = faults.script("/x", answer(200, b"{}"))
+
+    async def in_a_thread(url: str) -> Any:
+        return await fetch_json(url), await asyncio.to_thread(asyncio.run, fetch_json(url))
+
+    async with fetch_all([url], in_a_thread) as results:
+        assert [fetched.result() async for fetched in results] == [({}, {})]
 
 
 async def test_a_session_of_ones_own_is_used_and_stays_open(faults: FaultServer):

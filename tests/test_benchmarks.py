@@ -214,6 +214,7 @@ def test_it_was_measured_in_full(last: report.Report):
         "memory": FULL.waiting_rounds,
         "cancel": FULL.cancelling_rounds,
         "import": FULL.import_rounds,
+        "crawl": FULL.crawl_rounds,
     }
     assert rounds | full == rounds, "measure anew: python -m benchmarks run"
 

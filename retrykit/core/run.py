@@ -134,6 +134,7 @@ class _Asked:
 
 
 _UNKNOWN = Request()
+_counter = scope.counter.get  # It is asked in each retry.
 
 
 class Run:
@@ -201,7 +202,8 @@ class Run:
         """
         number = len(self._ended) + 1
         if self._plan.limits is None:
-            scope.count_attempt()
+            if _counter() is not None:
+                scope.count_attempt()
             self.scope = self.scope or Scope()
             self.scope.enter(number)
             return None
@@ -250,10 +252,13 @@ class Run:
         if counted is not error and isinstance(error, NotTheRestError):
             outcome.answered = error.status
         decision = self._judge(outcome)
-        if isinstance(decision, Retry):
-            return False
         if decision is None:
             return None
+        if outcome.answered is not None:  # It is recorded as the answer that it was.
+            *_, elapsed, delay = self._ended[-1]
+            self._ended = (*self._ended[:-1], (outcome.answered, None, elapsed, delay))
+        if isinstance(decision, Retry):
+            return False
         is_stand_in = type(error) is ResponseError or isinstance(error, tenacity.TryAgain)
         if counted is not error or (is_stand_in and self._reason is not None):
             self.unsettled = counted
@@ -439,10 +444,8 @@ class Run:
         if outcome.status is not None:  # Only an answer can name a time of day.
             outcome.wall = clock.wall()
         call.elapsed = clock.now() - self._started
-        if (body := self._request.body) is not None:
-            call.sendable = body.used_up is None
-        if (answered := self._request.answered) is not None:
-            call.resumable = answered.unresumable is None
+        if self._request is not _UNKNOWN:
+            self._see_request(call, self._request)
         asked = self._look_ahead(call, policy) if policy.has_guards else None
         if asked is not None:
             decision: Decision = asked.decision
@@ -460,9 +463,7 @@ class Run:
         if self._calls_before is not None and self._calls_before != calls.ended:
             # A repetition ended, and calls ended meanwhile. Was one of them a part of it, had repeated, and given up?
             warn_of_stacked_retries(self._plan.place, outcome.value, self._calls_before)
-        status, raised = outcome.status, None if outcome.error is None else type(outcome.error)
-        if outcome.answered is not None:
-            status, raised = outcome.answered, None
+        raised = None if outcome.error is None else type(outcome.error)
         if isinstance(decision, Retry):
             self.delay = decision.delay
             self._calls_before = calls.ended
@@ -470,9 +471,9 @@ class Run:
                 call.repeated_at_once = True
             else:
                 call.previous_delay = decision.delay
-            self._ended += ((status, raised, call.elapsed, decision.delay),)
+            self._ended += ((outcome.status, raised, call.elapsed, decision.delay),)
         else:
-            self._ended += ((status, raised, call.elapsed, None),)
+            self._ended += ((outcome.status, raised, call.elapsed, None),)
             if isinstance(decision, Accept):
                 return decision
             self._reason = decision.reason
@@ -480,6 +481,14 @@ class Run:
         if listeners.told or policy.before_retry:
             self._tell(outcome, decision, policy.max_retries)
         return decision
+
+    @staticmethod
+    def _see_request(call: Call, request: Request) -> None:
+        """Can its body be sent again, and what has come of the answer's be resumed?"""
+        if request.body is not None:
+            call.sendable = request.body.used_up is None
+        if request.answered is not None:
+            call.resumable = request.answered.unresumable is None
 
     def _as_budgeted(self, outcome: Outcome, decision: Decision, budget: Budget) -> Decision:
         """What follows, as far as the budget allows it; where it has to ask elsewhere, that is not known yet."""

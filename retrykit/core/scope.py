@@ -130,7 +130,7 @@ class Counter:
         outer: Counts them, too.
     """
 
-    __slots__ = ("further", "outer")
+    __slots__ = ("__weakref__", "further", "outer")
 
     def __init__(self, outer: "Counter | None") -> None:
         self.further, self.outer = 0, outer

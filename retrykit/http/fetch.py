@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from aiohttp import ClientResponse, ClientSession
@@ -28,12 +29,21 @@ def _helper(
     reads_body: bool = False,
 ) -> Callable[[Callable[P, Awaitable[R]]], Retried[P, R]]:
     """Decorate a helper with the default policy; one that reads the body has to know which statuses are retried."""
+    traits = Traits(describe, is_plain, returns_awaitable=True, origin=origin, holds_back=True)
 
     def decorator(fn: Callable[P, Awaitable[R]]) -> Retried[P, R]:
-        retried = decorate(fn, RetryPolicy(), traits=Traits(describe, is_plain, origin=origin, holds_back=True))
+        retried = decorate(fn, RetryPolicy(), traits=traits)
         return _taking_options(retried, reads_body=reads_body)
 
     return decorator
+
+
+def without_options(fetch: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """What a helper calls where it is given no options; of anything else, itself. It is for who makes many calls."""
+    return cast(Callable[P, Awaitable[R]], vars(fetch).get(_USUAL, fetch)) if isinstance(fetch, FunctionType) else fetch
+
+
+_USUAL = "_retrykit_usual"
 
 
 def _taking_options(retried: Retried[P, R], *, reads_body: bool) -> Retried[P, R]:
@@ -57,6 +67,7 @@ def _taking_options(retried: Retried[P, R], *, reads_body: bool) -> Retried[P, R
         return _taking_options(retried.retry_with(policy=policy, **options), reads_body=reads_body)
 
     vars(call).update(retry_with=retry_with, __wrapped__=retried.__wrapped__)
+    vars(call)[_USUAL] = functools.partial(usual, **usual_request)
     return cast(Retried[P, R], call)
 
 
@@ -110,7 +121,9 @@ async def post(session: ClientSession, url: StrOrURL, **options: Unpack[CallOpti
 
 
 @_helper(_describe_fetch, _origin_of_fetch, is_plain=_is_plain, reads_body=True)
-async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> Any:
+def fetch_json(
+    url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]
+) -> Coroutine[Any, Any, Any]:
     """GET; the parsed JSON body, `None` where it is empty. The body is read inside the retried call.
 
     Args:
@@ -122,19 +135,23 @@ async def fetch_json(url: StrOrURL, *, session: ClientSession | None = None, **o
     Raises:
         ResponseError: The status was 400 or more; `GiveUpError` where it is one that is retried.
     """
-    return await _fetch(url, session, cast(dict[str, Any], options), send.read_json)
+    return _fetch(url, session, cast(dict[str, Any], options), send.read_json)
 
 
 @_helper(_describe_fetch, _origin_of_fetch, is_plain=_is_plain, reads_body=True)
-async def fetch_text(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> str:
+def fetch_text(
+    url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]
+) -> Coroutine[Any, Any, str]:
     """GET; the body as text, by the charset that the response names, else UTF-8. Otherwise as `fetch_json`."""
-    return await _fetch(url, session, cast(dict[str, Any], options), send.read_text)
+    return _fetch(url, session, cast(dict[str, Any], options), send.read_text)
 
 
 @_helper(_describe_fetch, _origin_of_fetch, is_plain=_is_plain, reads_body=True)
-async def fetch_bytes(url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]) -> bytes:
+def fetch_bytes(
+    url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[CallOptions]
+) -> Coroutine[Any, Any, bytes]:
     """GET; the body as it is. Otherwise as `fetch_json`."""
-    return await _fetch(url, session, cast(dict[str, Any], options), send.read_bytes)
+    return _fetch(url, session, cast(dict[str, Any], options), send.read_bytes)
 
 
 def _fetch(

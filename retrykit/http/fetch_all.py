@@ -4,16 +4,15 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar, cast, overload
+from typing import Any, Generic, NamedTuple, Self, TypeVar, cast, overload
 
 from aiohttp import ClientResponse
 from aiohttp.typedefs import StrOrURL
 
 from retrykit.core import checks, clock, scope
 from retrykit.core.errors import UsageError
-from retrykit.http.fetch import fetch_json
-from retrykit.http.sessions import SharedSession, begin_cookies, shared_session
+from retrykit.http.fetch import fetch_json, without_options
+from retrykit.http.sessions import SharedSession, shared_session
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -28,8 +27,7 @@ Items = Iterable[T] | AsyncIterable[T]
 _STARTED_PER_CALL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched(Generic[T_co, V_co]):
+class Fetched(NamedTuple, Generic[T_co, V_co]):
     """What came of one item: a value, or the error that its call ended with."""
 
     item: T_co
@@ -201,13 +199,32 @@ class FetchAll(AsyncIterator[Fetched[T_co, V_co]]):
             loop.call_soon_threadsafe(self._calls.stop)  # The garbage collector runs in any thread.
 
 
+class _Signal:
+    """What one task waits for: an `asyncio.Event` does more for many, and there are two for each item."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+
+    def next(self) -> asyncio.Future[None]:
+        """The next time that it is set."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        return waiter
+
+    def set(self) -> None:
+        """Let who waits go on."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
 class _Calls(Generic[T, V]):
     """The calls that run, and the results that wait to be handed out."""
 
     def __init__(
         self, items: Items[T], fetch: Callable[[Any], Awaitable[V]], concurrency: int, *, ordered: bool
     ) -> None:
-        self._items, self._fetch = items, fetch
+        self._items, self._fetch = items, without_options(fetch)
         self._concurrency, self._ordered = concurrency, ordered
         self._session = SharedSession()
         self._running: set[asyncio.Task[None]] = set()
@@ -215,7 +232,7 @@ class _Calls(Generic[T, V]):
         """By the places at which they come."""
         self._started = self._ended = self._handed_out = 0
         """How many."""
-        self._room, self._news = asyncio.Event(), asyncio.Event()
+        self._room, self._news = _Signal(), _Signal()
         self._error: BaseException | None = None
         self._is_stopped = False
         self._driver: asyncio.Task[None] | None = None
@@ -246,8 +263,7 @@ class _Calls(Generic[T, V]):
 
     async def news(self) -> None:
         """Wait until the next result is there, or all is over."""
-        self._news.clear()
-        await self._news.wait()
+        await self._news.next()
 
     def stop(self, error: BaseException | None = None) -> None:
         """Cancel all calls, and throw the results away."""
@@ -310,8 +326,7 @@ class _Calls(Generic[T, V]):
 
     async def _change(self) -> None:
         """Wait until a call has ended, or a result was handed out."""
-        self._room.clear()
-        await self._room.wait()
+        await self._room.next()
 
     async def _call(self, item: T, place: int | None) -> None:
         """One call, in a task of its own. What it leaves in its context is gone with that.
@@ -322,7 +337,6 @@ class _Calls(Generic[T, V]):
         """
         counter = scope.Counter(scope.counter.get())
         scope.counter.set(counter)
-        begin_cookies()
         began = clock.now()
         try:
             awaitable: Any = self._fetch(item)

@@ -404,7 +404,7 @@ async def read_json(response: ClientResponse) -> Any:
     if not body or body.isspace():
         return None
     try:
-        return json.loads(await response.text())
+        return json.loads(body.decode(response.get_encoding()))
     except ValueError as error:
         if response.content_type.endswith("json"):
             error.add_note(f"in the body of {response.method} {origin_of(response.url)}{response.url.raw_path}")

@@ -6,11 +6,13 @@ import inspect
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 from http.cookies import BaseCookie
+from weakref import WeakKeyDictionary
 
 from aiohttp import ClientSession, CookieJar, DummyCookieJar, TCPConnector
 from aiohttp.typedefs import LooseCookies
 from yarl import URL
 
+from retrykit.core import scope
 from retrykit.http import send
 from retrykit.http.internals import never_repeat
 
@@ -21,40 +23,31 @@ _KEPT_FOR = 1.5
 _KEEPS_FEW_ADDRESSES = "dns_cache_max_size" in inspect.signature(TCPConnector).parameters
 
 
-_cookies: ContextVar[list[CookieJar] | None] = ContextVar("retrykit_cookies", default=None)
-"""A list in which the jar of a call is, once it has one."""
-
-
-def begin_cookies() -> None:
-    """From here on, a shared session has no cookies in this context; those that come are for it alone."""
-    _cookies.set([])
-
-
 class _CookiesOfCall(DummyCookieJar):
-    """The cookies of each call: they last for its redirects and attempts, and no other call has them."""
+    """The cookies of each call: they last for its redirects and attempts, and no other call has them.
+
+    What stands for a call is what counts its attempts. A jar goes with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._jars: WeakKeyDictionary[scope.Counter, CookieJar] = WeakKeyDictionary()
 
     def update_cookies(self, cookies: LooseCookies, response_url: URL = URL()) -> None:  # noqa: B008 - as aiohttp's.
         """Keep them."""
-        if (jar := self._jar()) is not None:
-            jar.update_cookies(cookies, response_url)
+        if (call := scope.counter.get()) is not None:
+            self._jars.setdefault(call, CookieJar()).update_cookies(cookies, response_url)
 
     def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
         """The same, where aiohttp is new enough to ask for it."""
-        if (jar := self._jar()) is not None:
-            jar.update_cookies_from_headers(headers, response_url)
+        if (call := scope.counter.get()) is not None:
+            self._jars.setdefault(call, CookieJar()).update_cookies_from_headers(headers, response_url)
 
     def filter_cookies(self, request_url: URL) -> "BaseCookie[str]":
         """Those that go with a request."""
-        jar = _cookies.get()
-        return jar[0].filter_cookies(request_url) if jar else super().filter_cookies(request_url)
-
-    @staticmethod
-    def _jar() -> CookieJar | None:
-        """That of this call, made where it has none; `None` outside of one."""
-        jar = _cookies.get()
-        if jar is not None and not jar:
-            jar.append(CookieJar())
-        return jar[0] if jar else None
+        call = scope.counter.get() if self._jars else None
+        jar = None if call is None else self._jars.get(call)
+        return super().filter_cookies(request_url) if jar is None else jar.filter_cookies(request_url)
 
 
 class SharedSession:

@@ -726,6 +726,7 @@ async def test_a_response_that_comes_after_the_end_is_closed(faults: FaultServer
         await results.aclose()
         await faults.all_closed()
         await asyncio.wait([waiting])
+        assert others() == set()
     gc.collect()
 
 
@@ -753,6 +754,7 @@ async def test_responses_that_nobody_took_are_closed(faults: FaultServer):
                 while len(faults.requests) < 4:
                     await asyncio.sleep(0.001)
         await faults.all_but(1)
+        assert not first.closed
         first.close()
     gc.collect()
 

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
+from weakref import WeakKeyDictionary
 
 from aiohttp import ClientResponse, ClientSession
 from aiohttp.typedefs import StrOrURL
@@ -40,10 +41,11 @@ def _helper(
 
 def without_options(fetch: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     """What a helper calls where it is given no options; of anything else, itself. It is for who makes many calls."""
-    return cast(Callable[P, Awaitable[R]], vars(fetch).get(_USUAL, fetch)) if isinstance(fetch, FunctionType) else fetch
+    return _usual.get(fetch, fetch) if isinstance(fetch, FunctionType) else fetch
 
 
-_USUAL = "_retrykit_usual"
+# Not an attribute of the helper: `functools.wraps` would hand it on to what somebody puts around that.
+_usual: WeakKeyDictionary[Callable[..., Any], Callable[..., Any]] = WeakKeyDictionary()
 
 
 def _taking_options(retried: Retried[P, R], *, reads_body: bool) -> Retried[P, R]:
@@ -67,7 +69,7 @@ def _taking_options(retried: Retried[P, R], *, reads_body: bool) -> Retried[P, R
         return _taking_options(retried.retry_with(policy=policy, **options), reads_body=reads_body)
 
     vars(call).update(retry_with=retry_with, __wrapped__=retried.__wrapped__)
-    vars(call)[_USUAL] = functools.partial(usual, **usual_request)
+    _usual[call] = functools.partial(usual, **usual_request)
     return cast(Retried[P, R], call)
 
 

@@ -839,6 +839,17 @@ async def test_the_helpers_share_a_session(faults: FaultServer):
     await faults.all_closed()
 
 
+async def test_a_function_that_looks_like_a_helper_is_called_itself(faults: FaultServer):
+    url = faults.script("/x", answer(200, b"{}"))
+
+    @functools.wraps(fetch_json)
+    async def with_a_number(url: str) -> Any:
+        return 1, await fetch_json(url)
+
+    async with fetch_all([url], with_a_number) as results:
+        assert [fetched.result() async for fetched in results] == [(1, {})]
+
+
 async def test_streams_and_downloads_share_it_too(faults: FaultServer, tmp_path: Path):
     url = faults.script("/x", answer(200, b"body"))
 

@@ -147,7 +147,10 @@ def kind_of_error(error: Exception, statuses: frozenset[int], exceptions: tuple[
         exceptions: The exceptions that are retried.
     """
     if error.__cause__ is None and (kind := _kind_by_its_class(type(error), exceptions)) is not None:
-        return kind
+        if kind is not Kind.BY_STATUS:
+            return kind
+        status = cast(aiohttp.ClientResponseError, error).status
+        return kind_of_status(status) if status in statuses else None
     if isinstance(error, tenacity.TryAgain):
         return Kind.UNSENT
     if isinstance(error, aiohttp.ClientResponseError):
@@ -160,17 +163,23 @@ def kind_of_error(error: Exception, statuses: frozenset[int], exceptions: tuple[
     return _kind_as_named(type(error), _class_as_aiohttps(error), exceptions)
 
 
-def _kind_of_a_connection_error(cls: type[Exception], exceptions: tuple[type[Exception], ...]) -> Kind | None:
-    """The kind of an error without a cause, where its class alone tells that it is one to be retried."""
-    known = issubclass(cls, aiohttp.ClientConnectionError) and cls not in _PERMANENT_TEXTS
-    return _kind_as_named(cls, cls, exceptions) if known and not issubclass(cls, tenacity.TryAgain) else None
-
-
 # Who makes ever new classes of errors is to have the old ones go.
 _MOST_CLASSES = 256
+
+
+def _kind_told_by_class(cls: type[Exception], exceptions: tuple[type[Exception], ...]) -> Kind | None:
+    """The kind of an error without a cause, where no more than its class is needed to tell it, and maybe its status."""
+    if issubclass(cls, tenacity.TryAgain):
+        return None
+    if issubclass(cls, aiohttp.ClientConnectionError) and cls not in _PERMANENT_TEXTS:
+        return _kind_as_named(cls, cls, exceptions)
+    is_answer = issubclass(cls, aiohttp.ClientResponseError) and not issubclass(cls, aiohttp.ClientHttpProxyError)
+    return kind_of_class(cls) if is_answer and not issubclass(cls, _special(exceptions)) else None
+
+
 _kind_by_its_class = cast(
     Callable[[type[Exception], tuple[type[Exception], ...]], Kind | None],
-    lru_cache(_MOST_CLASSES)(_kind_of_a_connection_error),
+    lru_cache(_MOST_CLASSES)(_kind_told_by_class),
 )
 
 

@@ -24,12 +24,9 @@ async def drain(response: aiohttp.ClientResponse, seconds: float | None = None) 
     Returns:
         What was read.
     """
-    content = response.content
-    if response.closed and content.at_eof() and not content.total_bytes:
-        return b""  # there was no body, and the connection is free already
-    if response.closed and content.is_eof() and not content.at_eof() and content.exception() is None:
-        return content.read_nowait(MOST_BYTES)  # All of it is here, and the connection is free.
-    body = b""
+    if (here := what_is_here(response)) is not None:
+        return here
+    content, body = response.content, b""
     try:
         async with clock.time_limit(MOST_SECONDS if seconds is None else min(MOST_SECONDS, seconds)):
             if content.at_eof():  # the caller has read it, and aiohttp has kept what was read
@@ -41,3 +38,13 @@ async def drain(response: aiohttp.ClientResponse, seconds: float | None = None) 
     finally:
         response.close()  # Where the body has ended, its connection is back in the pool already.
     return body
+
+
+def what_is_here(response: aiohttp.ClientResponse) -> bytes | None:
+    """The same where there is nothing to wait for, since all of the body has come; else `None`."""
+    content = response.content
+    if response.closed and content.at_eof() and not content.total_bytes:
+        return b""  # There was none.
+    if response.closed and content.is_eof() and not content.at_eof() and content.exception() is None:
+        return content.read_nowait(MOST_BYTES)
+    return None

@@ -228,6 +228,10 @@ class _Calls(Generic[T, V]):
         self._concurrency, self._ordered = concurrency, ordered
         self._session = SharedSession()
         self._running: set[asyncio.Task[None]] = set()
+        self._new: list[asyncio.Task[None]] = []
+        """Those of which it is not known yet that they have begun, and"""
+        self._newest: list[asyncio.Task[None]] = []
+        """those which were started since that was last seen to."""
         self._results: dict[int, Fetched[T, V]] = {}
         """By the places at which they come."""
         self._started = self._ended = self._handed_out = 0
@@ -313,7 +317,9 @@ class _Calls(Generic[T, V]):
             self._started += 1
             call = loop.create_task(self._call(item, place), context=context.copy())
             self._running.add(call)
-            call.add_done_callback(self._call_ended)
+            if not self._new and not self._newest:
+                loop.call_soon(self._see_who_has_begun, loop)
+            self._newest.append(call)
             while not self._has_room():
                 await self._change()
 
@@ -335,6 +341,7 @@ class _Calls(Generic[T, V]):
             item: The argument.
             place: That of its result; `None` where it is known only when the call has ended.
         """
+        task: Any = asyncio.current_task()
         counter = scope.Counter(scope.counter.get())
         scope.counter.set(counter)
         began = clock.now()
@@ -346,15 +353,32 @@ class _Calls(Generic[T, V]):
             value = await awaitable
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the result.
             self._keep(Fetched(item, None, error, 1 + counter.further, clock.now() - began), place)
+        except BaseException:
+            task.add_done_callback(self._broke_off)
+            raise
         else:
             self._keep(Fetched(item, value, None, 1 + counter.further, clock.now() - began), place)
-
-    def _call_ended(self, call: asyncio.Task[None]) -> None:
-        self._running.discard(call)
+        self._running.discard(task)
         self._room.set()
+
+    def _see_who_has_begun(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A call that somebody cancels before it has begun can't tell that it ended.
+
+        A callback of each task's would tell, and cost more than all else that is done here for a call.
+        """
+        for call in self._new:  # They were to begin before this, since they were started before it was asked for.
+            if call.cancelled():
+                self._broke_off(call)
+        self._new, self._newest = self._newest, []
+        if self._new:
+            loop.call_soon(self._see_who_has_begun, loop)
+
+    def _broke_off(self, call: asyncio.Task[None]) -> None:
+        """A call has ended with neither a value nor an error of its item's."""
+        self._running.discard(call)
         error = asyncio.CancelledError() if call.cancelled() else call.exception()
-        if error is not None:
-            self._fail(error)
+        assert error is not None
+        self._fail(error)
 
     def _keep(self, result: Fetched[T, V], place: int | None) -> None:
         if self._is_stopped:

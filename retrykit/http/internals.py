@@ -47,7 +47,7 @@ def sending_once(session: ClientSession) -> Callable[..., Awaitable[ClientRespon
     """
     if getattr(session, "_retry_connection", True) is not False:
         return None
-    send = getattr(session, "_request", session.request)
+    send: Any = getattr(session, "_request", None) or session.request
     is_aiohttps = getattr(send, "__func__", None) is _SEND and type(session).request is _REQUEST
     return send if is_aiohttps else None
 

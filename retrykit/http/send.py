@@ -25,7 +25,7 @@ from yarl import URL
 
 from retrykit.core import checks, clock, scope
 from retrykit.core.decorator import Retried
-from retrykit.core.discard import drain
+from retrykit.core.discard import drain, what_is_here
 from retrykit.core.errors import ResponseError
 from retrykit.core.events import Request, origin_of
 from retrykit.core.policy import RetryOptions, RetryPolicy, Seconds, UntimedOptions
@@ -254,10 +254,11 @@ def send(
         raise TypeError(
             f"{type(url).__name__} is no URL; give the URL as a str or yarl.URL, and the session as `session`"
         )
-    refuse_other_than_session(session)
+    send_once = sending_once(session)
+    if send_once is None:
+        refuse_other_than_session(session)
     left = scope.time_left() if bounds_body and scope.in_an_attempt() else None
     options = request if left is None else {**request, "timeout": _within(left, session, request)}
-    send_once = sending_once(session)
     if send_once is None or "data" in request or "upload_tracker" in request:
         return _send_once(session, method, url, {**options})
     return send_once(method, url, **options)  # With no coroutine around it: that would cost every request.
@@ -376,11 +377,14 @@ async def error_of(response: ClientResponse, request: dict[str, Any], began: flo
         request: aiohttp's options of the request.
         began: The instant at which that was sent.
     """
-    # Half of what is left, so that the status comes out even where the body doesn't.
-    left = scope.attempt_time_left()
-    if left is None and (bounds := request.get("timeout")) is not None and bounds.total:
-        left = max(0.0, bounds.total - (clock.now() - began))
-    return ResponseError.of(response, await drain(response, left and left / 2))
+    body = what_is_here(response)
+    if body is None:
+        # Half of what is left, so that the status comes out even where the body doesn't.
+        left = scope.attempt_time_left()
+        if left is None and (bounds := request.get("timeout")) is not None and bounds.total:
+            left = max(0.0, bounds.total - (clock.now() - began))
+        body = await drain(response, left and left / 2)
+    return ResponseError.of(response, body)
 
 
 async def read_bytes(response: ClientResponse) -> bytes:

@@ -31,23 +31,28 @@ class _CookiesOfCall(DummyCookieJar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._jars: WeakKeyDictionary[scope.Counter, CookieJar] = WeakKeyDictionary()
+        self._jars: WeakKeyDictionary[scope.Counter, CookieJar] | None = None  # Most servers set no cookies.
 
     def update_cookies(self, cookies: LooseCookies, response_url: URL = URL()) -> None:  # noqa: B008 - as aiohttp's.
         """Keep them."""
         if (call := scope.counter.get()) is not None:
-            self._jars.setdefault(call, CookieJar()).update_cookies(cookies, response_url)
+            self._jar_of(call).update_cookies(cookies, response_url)
 
     def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
         """The same, where aiohttp is new enough to ask for it."""
         if (call := scope.counter.get()) is not None:
-            self._jars.setdefault(call, CookieJar()).update_cookies_from_headers(headers, response_url)
+            self._jar_of(call).update_cookies_from_headers(headers, response_url)
 
     def filter_cookies(self, request_url: URL) -> "BaseCookie[str]":
         """Those that go with a request."""
-        call = scope.counter.get() if self._jars else None
-        jar = None if call is None else self._jars.get(call)
+        call = scope.counter.get()
+        jar = None if call is None or self._jars is None else self._jars.get(call)
         return super().filter_cookies(request_url) if jar is None else jar.filter_cookies(request_url)
+
+    def _jar_of(self, call: scope.Counter) -> CookieJar:
+        if self._jars is None:
+            self._jars = WeakKeyDictionary()
+        return self._jars.setdefault(call, CookieJar())
 
 
 class SharedSession:

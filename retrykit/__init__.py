@@ -16,11 +16,11 @@ from retrykit.core.errors import (
     StackedRetriesWarning,
     TryAgain,
 )
-from retrykit.core.events import Attempt, GiveUpEvent, RetryEvent, attempts_of
+from retrykit.core.events import Attempt, CallEvent, GiveUpEvent, RetryEvent, attempts_of
 from retrykit.core.listeners import log_listener, set_listeners
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.core.protocols import Breaker, Budget, Hold, Pause
-from retrykit.core.scope import attempt_number
+from retrykit.core.scope import attempt_number, deadline_scope, time_left
 from retrykit.guards.breaker import CircuitBreaker
 from retrykit.guards.budget import RetryBudget
 from retrykit.guards.hedge import LatencyQuantile
@@ -39,6 +39,7 @@ __all__ = [
     "BodyStream",
     "Breaker",
     "Budget",
+    "CallEvent",
     "ChecksumError",
     "CircuitBreaker",
     "CircuitOpenError",
@@ -61,6 +62,7 @@ __all__ = [
     "TryAgain",
     "attempt_number",
     "attempts_of",
+    "deadline_scope",
     "download",
     "fetch_all",
     "fetch_bytes",
@@ -72,4 +74,5 @@ __all__ = [
     "retry_http",
     "set_listeners",
     "stream",
+    "time_left",
 ]

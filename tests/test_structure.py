@@ -269,6 +269,7 @@ def test_public_names() -> None:
         "BodyStream",
         "Breaker",
         "Budget",
+        "CallEvent",
         "ChecksumError",
         "CircuitBreaker",
         "CircuitOpenError",
@@ -291,6 +292,7 @@ def test_public_names() -> None:
         "TryAgain",
         "attempt_number",
         "attempts_of",
+        "deadline_scope",
         "download",
         "fetch_all",
         "fetch_bytes",
@@ -302,6 +304,7 @@ def test_public_names() -> None:
         "retry_http",
         "set_listeners",
         "stream",
+        "time_left",
     ]
 
 

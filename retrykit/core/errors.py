@@ -169,15 +169,15 @@ class OriginPausedError(ClientError, TimeoutError):
     Args:
         origin: Scheme, host and port; `None` where they are not known.
         retry_after: Seconds until the pause ends.
-        reason: `"timeout"` where the call's `timeout` ends before, `"retry_after"` where the policy's
-            `max_retry_after` is shorter.
+        reason: `"timeout"` where the call's `timeout`, or a deadline around it, ends before, `"retry_after"` where the
+            policy's `max_retry_after` is shorter.
         limit: Seconds that are left of the one, or that the other allows.
     """
 
     def __init__(
         self, origin: str | None, retry_after: float, reason: Literal["timeout", "retry_after"], limit: float
     ) -> None:
-        allowed = "are left of its timeout" if reason == "timeout" else "max_retry_after allows"
+        allowed = "are left of its time" if reason == "timeout" else "max_retry_after allows"
         super().__init__(  # Of several arguments, an OSError would make an errno and a filename.
             f"{origin or 'this function'} is paused for {in_seconds(retry_after)} more, as its server asked, longer"
             f" than the {in_seconds(limit)} that {allowed}, and nothing was sent"
@@ -255,7 +255,7 @@ def note(error: Exception, text: str) -> None:
 _BECAUSE: dict[Reason, str] = {
     "attempts": "",
     "stop": "; the policy's stop= ended it",
-    "timeout": "; timeout={timeout} leaves no room for another",
+    "timeout": "; {timeout} leaves no room for another",
     "budget": "; the retry budget has not enough left for another",
     "circuit_open": "; the circuit breaker would not let another through by then",
     "retry_after": "; the server asks for a longer wait than max_retry_after={max_retry_after}",
@@ -288,13 +288,14 @@ def summary(
         body: The type of a body that can't be sent again.
         unresumable: Why the body of an answer can't be resumed.
         redirected: Was the request answered by a redirect before?
-        timeout: Of the policy, as `max_retry_after`.
-        max_retry_after: In seconds.
+        timeout: Of the policy, in seconds; `None` where the time was that of something around the call.
+        max_retry_after: Of the policy, in seconds.
     """
     ended = "gave up" if reason else "ended"
     count = "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
     time = f" in {attempts[-1].elapsed:.1f} s" + ("" if measured else " or more")
-    limits = {"timeout": in_seconds(timeout or 0.0), "max_retry_after": in_seconds(max_retry_after), "body": body}
+    bound = "the deadline around it" if timeout is None else f"timeout={in_seconds(timeout)}"
+    limits = {"timeout": bound, "max_retry_after": in_seconds(max_retry_after), "body": body}
     why = " was answered by a redirect, and" if redirected else ""
     because = _BECAUSE[reason].format(**limits, why=why) if reason else ""
     if unresumable is not None:  # Whatever has ended the call, this would have.

@@ -166,6 +166,27 @@ class GiveUpEvent(FailedAttempt):
 
 Event = RetryEvent | GiveUpEvent
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEvent:
+    """A call has ended, however it did. Only a listener that has a method `call_ended` is told of it."""
+
+    call: str
+    """The name of the decorated coroutine."""
+    method: str | None
+    """Of the request, as far as it is known; so also `origin` (scheme, host and port) and `path` (without query)."""
+    origin: str | None
+    path: str | None
+    attempts: int
+    """How many were made, hedges among them. 0 where a guard or a deadline has refused the first."""
+    status: int | None
+    """Of the response that it returned, or of the `ClientResponseError` that it raised."""
+    exception: type[BaseException] | None
+    """The class of what it raised; `asyncio.CancelledError` where it was cancelled."""
+    reason: Reason | None
+    """Why it was given up on, or refused; `None` where it was not."""
+
+
 _HISTORY = "_retrykit_history"
 _REMEMBERING = (BaseException, ClientResponse)
 

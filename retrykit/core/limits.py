@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import math
 import threading
 from types import TracebackType
 from typing import Any
@@ -131,3 +132,7 @@ class TimeLimit(Scope):
         del task  # It may keep the error that is raised here, which leads back.
         if is_ours and isinstance(error, asyncio.CancelledError):
             raise TimeoutError from error
+
+
+UNBOUNDED = TimeLimits(math.inf)
+"""Those of attempts that only what is left of their call limits."""

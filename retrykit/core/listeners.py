@@ -4,10 +4,11 @@ import contextlib
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from retrykit.core.checks import name_of
-from retrykit.core.events import Event, FailedAttempt, RetryEvent, from_now
+from retrykit.core.events import CallEvent, Event, FailedAttempt, RetryEvent, from_now
 
 Listener = Callable[[Event], object]
 
@@ -47,6 +48,10 @@ told: tuple[Listener, ...] = (log_listener,)
 """Those of the process; only `set_listeners` changes them."""
 
 
+told_of_calls: tuple[Callable[[CallEvent], object], ...] = ()
+"""The methods of those of them who hear of each call that ends."""
+
+
 _LOG_ALONE = (log_listener,)
 
 
@@ -62,6 +67,9 @@ def set_listeners(*listeners: Listener) -> None:
     the wait; it should be quick. One that raises never changes a call: the error is logged. The default is
     `set_listeners(log_listener)`; `set_listeners()` tells nobody.
 
+    A listener that has a method `call_ended` is told by that of each call that ends, also of one that succeeds at once,
+    with a `CallEvent`.
+
     This belongs to the application; a library that uses retrykit leaves it alone.
 
     Raises:
@@ -74,8 +82,9 @@ def set_listeners(*listeners: Listener) -> None:
             raise TypeError(
                 f"{listener.__qualname__} is a coroutine function, and a listener is not awaited; write `def`"
             )
-    global told
+    global told, told_of_calls
     told = listeners
+    told_of_calls = tuple(listener.call_ended for listener in listeners if hasattr(listener, "call_ended"))
 
 
 def get_listeners() -> tuple[Listener, ...]:
@@ -85,8 +94,17 @@ def get_listeners() -> tuple[Listener, ...]:
 
 def tell(event: Event) -> None:
     """Hand the event to every listener."""
+    _hand_to(told, event)
+
+
+def tell_of_call(event: CallEvent) -> None:
+    """Hand the event to every listener that hears of calls."""
+    _hand_to(told_of_calls, event)
+
+
+def _hand_to(those: Iterable[Callable[[Any], object]], event: object) -> None:
     handled = sys.exception()
-    for listener in told:
+    for listener in those:
         try:
             listener(event)
         except Exception as failure:

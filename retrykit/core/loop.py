@@ -5,12 +5,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import ClientResponse
 
-from retrykit.core import clock
+from retrykit.core import clock, listeners, scope
 from retrykit.core.classify import SERVER_ERRORS
 from retrykit.core.errors import UsageError
 from retrykit.core.guarded import Guarded
 from retrykit.core.limits import TimeLimit
-from retrykit.core.run import Plan, Run
+from retrykit.core.run import CarriedOn, Plan, Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +31,8 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
         run: Run | None = None
         started = clock.now() if measures_time else 0.0
         before = None if carried_on is None else carried_on(*args, **kwargs)
+        if scope.deadlines.are_used and (bounded := _within_deadlines(fn, plan, before)) is not None:
+            return await bounded(*args, **kwargs)
         if before is not None:
             run = Run(plan, args, kwargs, started, before)
         try:
@@ -67,6 +69,8 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
                             run.succeeded(outcome)
                         if budget is not None and not (is_response and outcome.status >= SERVER_ERRORS):
                             budget.earn(None if origin_of is None else origin_of(args, kwargs))
+                        if listeners.told_of_calls:
+                            (run or Run(plan, args, kwargs, started)).tell_of_end(outcome, None)
                         return outcome
                     run = run or Run(plan, args, kwargs, started)
                     ends = run.ends_with_result(outcome)
@@ -74,6 +78,8 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
                         await run.ask_budget(outcome)
                         ends = run.ends_with_result(outcome)
                     if ends:
+                        if listeners.told_of_calls:
+                            run.tell_of_end(outcome, None)
                         return outcome
                     del outcome  # A call that waits holds nothing of the attempts before.
                 if run.unsettled is not None:
@@ -81,9 +87,45 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
                 await clock.sleep(run.delay)
                 if before_retry is not None:
                     await run.prepare(before_retry)
+        except BaseException as error:
+            if listeners.told_of_calls:
+                (run or Run(plan, args, kwargs, started)).tell_of_end(None, error)
+            raise
         finally:
             if run is not None and run.scope is not None:
                 run.scope.running = 0
+
+    return call
+
+
+def _within_deadlines(
+    fn: Callable[P, Awaitable[R]], plan: Plan, before: CarriedOn | None
+) -> Callable[P, Coroutine[Any, Any, R]] | None:
+    """What makes the call in the time that is left of what is around it; `None` where that leaves it all that it has.
+
+    Args:
+        fn: As of `retrying`.
+        plan: The same.
+        before: What the call goes on with. Its time is counted from there.
+    """
+    left = None if plan.is_bounded else scope.time_left()
+    if left is None:
+        return None
+    if left == 0 and before is None:
+        return _too_late(plan)
+    time = left if before is None else left + clock.now() - before.started
+    timeout = plan.policy.timeout
+    return retrying(fn, plan.within(time)) if timeout is None or time < timeout else None
+
+
+def _too_late(plan: Plan) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        error = TimeoutError("the deadline around this call has passed, and nothing was sent")
+        if listeners.told_of_calls:
+            run = Run(plan, args, kwargs, 0.0)
+            run.refused(error, "timeout")
+            run.tell_of_end(None, error)
+        raise error
 
     return call
 

@@ -176,6 +176,16 @@ class RetryPolicy:
         merged: dict[str, Any] = {**kept, **options}
         return type(self)(**merged)
 
+    def for_one_call(self, **values: float) -> Self:
+        """The same policy with these values, which something around a call has set: nothing is checked again.
+
+        A hedge, say, that was to come within the `timeout` may never come now, and does no harm.
+        """
+        changed = object.__new__(type(self))
+        kept = {name: value for name, value in vars(self).items() if name not in _FOUND_ONCE}
+        vars(changed).update(kept, **values)
+        return changed
+
     def _named(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
         return {name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default}
@@ -271,6 +281,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 _DEFAULTS: dict[str, Any] = {name: getattr(RetryPolicy, name) for name in _CHECKS}
 _SCHEDULE = ("base_delay", "max_delay", "jitter")
+
+
+_FOUND_ONCE = {name for name, value in vars(RetryPolicy).items() if isinstance(value, cached_property)}
 
 
 def _checked(options: RetryOptions) -> dict[str, Any]:

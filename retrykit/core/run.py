@@ -29,6 +29,7 @@ from retrykit.core.decision import (
 from retrykit.core.discard import MOST_SECONDS, drain
 from retrykit.core.errors import GiveUpError, NotTheRestError, ResponseError
 from retrykit.core.events import (
+    CallEvent,
     Ended,
     FailedAttempt,
     Reason,
@@ -38,7 +39,7 @@ from retrykit.core.events import (
     calls,
     remember,
 )
-from retrykit.core.limits import TimeLimit, TimeLimits
+from retrykit.core.limits import UNBOUNDED, TimeLimit, TimeLimits
 from retrykit.core.policy import BeforeRetry, RetryPolicy
 from retrykit.core.protocols import Budget
 from retrykit.core.scope import Scope, warn_of_stacked_retries
@@ -107,12 +108,20 @@ class Plan:
     traits: Traits
     limits: TimeLimits | None
     """Those of its attempts."""
+    is_bounded: bool = False
+    """Is its time that of something around the call?"""
 
     @property
     def keeps_time(self) -> bool:
         """Does its first attempt need no limit?"""
         policy = self.policy
-        return self.traits.keeps_time and policy.attempt_timeout is None and not policy.guards_attempts
+        holds = policy.attempt_timeout is None and not policy.guards_attempts and not self.is_bounded
+        return self.traits.keeps_time and holds
+
+    def within(self, seconds: float) -> "Plan":
+        """The same for a single call, with no more time than so many seconds."""
+        policy, limits = self.policy.for_one_call(timeout=seconds), self.limits or UNBOUNDED
+        return Plan(self.fn, policy, self.name, self.place, self.traits, limits, is_bounded=True)
 
     def origin_of(self, args: Any, kwargs: Any) -> str | None:
         """The origin of the request that a call with these arguments makes, as far as it is known before."""
@@ -149,6 +158,7 @@ class Run:
         "_event",
         "_is_refused",
         "_kwargs",
+        "_made",
         "_not_before",
         "_origin",
         "_plan",
@@ -165,10 +175,12 @@ class Run:
 
     def __init__(self, plan: Plan, args: Any, kwargs: Any, started: float, carried_on: CarriedOn | None = None) -> None:
         self._plan, self._args, self._kwargs = plan, args, kwargs
-        self._policy = plan.policy.replace(max_retries=1) if scope.retries_disabled() else plan.policy
+        self._policy = plan.policy.for_one_call(max_retries=1) if scope.retries_disabled() else plan.policy
         self._started = started if self._policy.measures_time else clock.now()
         self._ended: tuple[Ended, ...] = ()
         """The attempts so far."""
+        self._made = 0 if carried_on is not None or plan.policy.guards_attempts else 1
+        """Attempts that were made. Without guards, it is the first that has ended where there is a run."""
         if carried_on is not None:
             self._started, self._ended = carried_on.started, carried_on.ended
         self._call: Call | None = None
@@ -202,12 +214,14 @@ class Run:
         """
         number = len(self._ended) + 1
         if self._plan.limits is None:
+            self._made += 1
             if _counter() is not None:
                 scope.count_attempt()
             self.scope = self.scope or Scope()
             self.scope.enter(number)
             return None
         self.ask_for_time()
+        self._made += 1
         scope.count_attempt()
         return self.limit(number)
 
@@ -235,8 +249,9 @@ class Run:
         except Exception as error:
             timed_out = isinstance(error, TimeoutError) and limit.expired()
             if timed_out:
+                self._reason = "timeout"
                 listeners.tell(self._event.given_up("timeout"))
-            self._marked(error, "timeout" if timed_out else None)
+            self._marked(error, self._reason)
             raise
 
     def ends_with_error(self, error: Exception) -> bool | None:
@@ -340,6 +355,23 @@ class Run:
         if self._is_over():
             raise self._marked(TimeoutError(), None)
 
+    def tell_of_end(self, result: object, error: BaseException | None) -> None:
+        """The call has ended: with this error, else with this result."""
+        outcome = Outcome(result, error if isinstance(error, Exception) else None)
+        request = outcome.request or self._described()
+        listeners.tell_of_call(
+            CallEvent(
+                call=self._plan.name,
+                method=request.method,
+                origin=request.origin,
+                path=request.path,
+                attempts=self._made,
+                status=outcome.status,
+                exception=None if error is None else type(error),
+                reason=self._reason,
+            )
+        )
+
     # --- what guards ask for --------------------------------------------------------------------------------------
 
     @property
@@ -369,6 +401,7 @@ class Run:
 
     def make_attempt(self) -> Awaitable[Any]:
         """Run the function."""
+        self._made += 1
         return self._plan.fn(*self._args, **self._kwargs)
 
     def time_left(self) -> float | None:
@@ -388,8 +421,9 @@ class Run:
 
     def refused(self, error: Exception, reason: Reason) -> Exception:
         """The end of a call whose next attempt was refused: it tells of those before, if there were any."""
-        self._is_refused = True
+        self._is_refused, self._reason = True, reason
         if not self._ended:
+            self._made = 0
             return error
         if self._event is not None:
             listeners.tell(self._event.given_up(reason))
@@ -660,7 +694,7 @@ class Run:
             body=None if body is None else body.used_up,
             unresumable=None if answered is None else answered.unresumable,
             redirected=self._redirected,
-            timeout=policy.timeout,
+            timeout=None if self._plan.is_bounded else policy.timeout,
             max_retry_after=policy.max_retry_after,
         )
 

@@ -1,4 +1,4 @@
-"""What the code inside a call can ask about it, calls inside of calls, and the switch that turns retries off."""
+"""What the code inside a call can ask about it, deadlines around calls, and the switch that turns retries off."""
 
 import contextlib
 import math
@@ -6,9 +6,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Literal
+from datetime import timedelta
+from types import TracebackType
+from typing import Literal, Self
 
-from retrykit.core import clock
+from retrykit.core import checks, clock
 from retrykit.core.classify import response_behind
 from retrykit.core.errors import StackedRetriesWarning
 from retrykit.core.events import history_of
@@ -30,6 +32,8 @@ class Scope:
 
     def enter(self, number: int) -> None:
         """Mark the attempt that begins."""
+        if self.deadline is not None:
+            deadlines.are_used = True
         self.running = number
         outer = _mark.get()
         while outer is not None and outer[0].running != outer[1]:
@@ -43,6 +47,15 @@ _Mark = tuple[Scope, int]
 # coroutine that is closed from elsewhere ends in another one.
 _mark: ContextVar[_Mark | None] = ContextVar("retrykit_attempt", default=None)
 _disabled = 0
+
+
+class _Deadlines:
+    """Was there ever one in this process? Where there was none, no call has to look for one."""
+
+    are_used = False
+
+
+deadlines = _Deadlines()
 
 in_an_attempt = _mark.get
 """Something, where a call that marks its attempts has ever been around; asked first, since it costs next to nothing."""
@@ -61,7 +74,16 @@ def attempt_number() -> int:
 
 
 def time_left() -> float | None:
-    """The seconds that are left of the running call; `None` where it has no `timeout`."""
+    """The seconds that are left here: of each `deadline_scope` around, and of each call in whose attempt this runs.
+
+    Send it on, so that a server that is called stops when nobody waits any more:
+    `headers={"X-Timeout": f"{time_left():.3f}"}`. There is no standard header for it; what you send is between your
+    services.
+
+    Returns:
+        Seconds, 0 where the time is over; `None` where nothing bounds it. The first attempt of a client's call is
+        bounded, but it is not known here: a `deadline_scope` is.
+    """
     return _until("deadline")
 
 
@@ -80,6 +102,74 @@ def _until(name: Literal["deadline", "end"]) -> float | None:
             first = instant
         mark = scope.outer
     return None if first == math.inf else max(0.0, first - clock.now())
+
+
+class deadline_scope:  # noqa: N801 - as contextlib has it.
+    """Bounds every call of retrykit's that is made inside: all of them together have so much time.
+
+        with deadline_scope(2.5) as deadline:
+            user = await client.get("/users/123")
+            orders = await client.get(f"/orders?user={user['id']}", headers={"X-Timeout": str(deadline.left())})
+
+    A call inside has the smaller of its own `timeout` and what is left here: no wait runs past it, and where it has
+    passed, a call raises `TimeoutError` at once and sends nothing. Of nested scopes, the one that ends first counts.
+    It holds for the tasks that are started inside as well, as long as the scope is not left. A body that is read
+    outside of a call (of `get`, or `client.request`) is bounded by what was left when its request was sent.
+
+    What is not retrykit's is not bounded: for that there is `asyncio.timeout`, which cancels.
+
+    Args:
+        seconds: How long from `with` on (or a `timedelta`); `None` for no bound. What is 0 or less has passed already,
+            as that of a caller who waits no more.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is NaN.
+    """
+
+    __slots__ = ("_end", "_scope", "_seconds")
+
+    def __init__(self, seconds: float | timedelta | None) -> None:
+        self._seconds = _time_from_now(seconds)
+        self._end: float | None = None
+        self._scope: Scope | None = None
+
+    def left(self) -> float | None:
+        """The seconds that are left, 0 where it has passed; `None` where nothing bounds it."""
+        if self._scope is None:
+            return self._seconds
+        return None if self._end is None else max(0.0, self._end - clock.now())
+
+    def __enter__(self) -> Self:
+        if self._scope is not None:
+            raise RuntimeError("this deadline_scope was entered before; make one for each: `with deadline_scope(2.5):`")
+        around = time_left()
+        seconds = min((time for time in (self._seconds, around) if time is not None), default=None)
+        self._scope = Scope()
+        if seconds is not None:
+            self._end = self._scope.deadline = self._scope.end = clock.now() + seconds
+            self._scope.enter(attempt_number())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._scope is not None
+        self._scope.running = 0
+
+
+def _time_from_now(seconds: float | timedelta | None) -> float | None:
+    if seconds is None:
+        return None
+    time = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+    if not checks.is_number(time):
+        raise TypeError(
+            f"deadline_scope({seconds!r}) is no time; give seconds as a number, such as deadline_scope(2.5): a header's"
+            " text has to be converted by float()"
+        )
+    if math.isnan(time):
+        raise ValueError("deadline_scope(nan) is no time; give seconds from now, or None for no bound")
+    return None if time == math.inf else max(0.0, float(time))
 
 
 _reported: set[tuple[str, str]] = set()

@@ -17,7 +17,7 @@ from aiohttp import ClientPayloadError, ClientResponse, ClientSession, hdrs
 from aiohttp.typedefs import StrOrURL
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from retrykit.core import clock
+from retrykit.core import clock, scope
 from retrykit.core.decorator import Retried, decorate
 from retrykit.core.discard import MOST_SECONDS
 from retrykit.core.errors import NotTheRestError, ResponseError
@@ -300,6 +300,8 @@ class Transfer:
         left = math.inf if self._patience is None else self._patience - self._tried
         if timeout is not None:
             left = min(left, timeout - self._waited)
+        if (around := scope.time_left()) is not None:
+            left = min(left, around)
         return None if left == math.inf else max(0.0, left)
 
     def _taken(self, chunk: bytes) -> bytes:

@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 import retrykit
-from retrykit import GiveUpEvent, RetryEvent, retry_http
+from retrykit import CallEvent, GiveUpEvent, RetryEvent, retry_http
 from retrykit.core.listeners import describe
-from retrykit.testing import Reply
+from retrykit.testing import Disconnect, Reply, Resumable
 
 
 @pytest.fixture
@@ -221,3 +221,134 @@ async def test_a_listener_beside_the_log_is_told_of_retries_whatever_its_level(c
     with pytest.raises(ConnectionError):
         await fail()
     assert [type(event) for event in told] == [RetryEvent, RetryEvent, GiveUpEvent]
+
+
+class Calls(list[CallEvent]):
+    """A listener that hears of each call that ends."""
+
+    def __call__(self, event):
+        """It hears of nothing else."""
+
+    def call_ended(self, event):
+        self.append(event)
+
+    def short(self):
+        return [(event.attempts, event.status, event.exception, event.reason) for event in self]
+
+
+@pytest.fixture
+def ended():
+    calls = Calls()
+    retrykit.set_listeners(calls)
+    return calls
+
+
+class TestCalls:
+    async def test_one_that_succeeds_at_once_is_told_of(self, get_user, scripted_server, ended):
+        scripted_server.script("/users/1", {})
+        await get_user(1)
+        assert ended == [
+            CallEvent(
+                call="get_user",
+                method="GET",
+                origin=scripted_server.url,
+                path="/users/1",
+                attempts=1,
+                status=200,
+                exception=None,
+                reason=None,
+            )
+        ]
+
+    async def test_how_each_may_end(self, get_user, scripted_server, no_waits, ended):
+        scripted_server.script("/users/1", 503, 200, 404, 503, 503, Disconnect(), Disconnect())
+        await get_user(1)
+        await get_user(1)
+        with pytest.raises(retrykit.GiveUpError):
+            await get_user(1)
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await get_user(1)
+        assert ended.short() == [
+            (2, 200, None, None),
+            (1, 404, None, None),
+            (2, 503, retrykit.GiveUpError, "attempts"),
+            (2, None, aiohttp.ServerDisconnectedError, "attempts"),
+        ]
+
+    async def test_a_value_has_no_status(self, scripted_server, no_waits, ended):
+        scripted_server.script("/users", 503, {"id": 1}, 404)
+        assert await retrykit.fetch_json(scripted_server.url + "/users") == {"id": 1}
+        with pytest.raises(retrykit.ResponseError):
+            await retrykit.fetch_json(scripted_server.url + "/users")
+        assert ended.short() == [(2, None, None, None), (1, 404, retrykit.ResponseError, None)]
+        assert {(event.method, event.origin, event.path) for event in ended} == {("GET", scripted_server.url, "/users")}
+
+    @pytest.mark.parametrize("options", [{}, {"breaker": retrykit.CircuitBreaker()}, {"timeout": 20}])
+    async def test_a_call_that_is_cancelled_is_told_of(self, get_user, scripted_server, ended, options):
+        scripted_server.script("/users/1", 503, Reply(delay=30))
+        task = asyncio.create_task(get_user.retry_with(base_delay=0, **options)(1))
+        while len(scripted_server.requests()) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended.short() == [(2, None, asyncio.CancelledError, None)]
+
+    async def test_what_nothing_was_sent_for_has_no_attempt(self, get_user, ended):
+        breaker = retrykit.CircuitBreaker(min_attempts=1)
+        breaker.leave(None, breaker.enter(None), failed=True)
+        with pytest.raises(retrykit.CircuitOpenError):
+            await get_user.retry_with(breaker=breaker)(1)
+        with retrykit.deadline_scope(0), pytest.raises(TimeoutError):
+            await get_user(1)
+        assert ended.short() == [
+            (0, None, retrykit.CircuitOpenError, "circuit_open"),
+            (0, None, TimeoutError, "timeout"),
+        ]
+
+    async def test_hedges_are_attempts(self, scripted_server, ended):
+        scripted_server.script("/slow", Reply(delay=30), {"id": 1})
+        await retrykit.fetch_json(scripted_server.url + "/slow", hedge_after=0.05)
+        assert ended.short() == [(2, None, None, None)]
+
+    async def test_each_part_of_a_stream_is_a_call(self, scripted_server, no_waits, ended):
+        scripted_server.script("/log", 503, Resumable(b"x" * 100, sent=60), 503, Resumable(b"x" * 100))
+        async with retrykit.stream(scripted_server.url + "/log") as body:
+            await body.read()
+        # The break is one of the attempts of the call that goes on, but was made in the one before.
+        assert [(event.call, event.attempts, event.status) for event in ended] == [
+            ("stream", 2, 200),
+            ("stream", 2, 206),
+        ]
+
+    async def test_what_retry_if_judges(self, get_user, scripted_server, no_waits, ended):
+        scripted_server.script("/users/1", 200, 200)
+        await get_user.retry_with(retry_if=lambda response: True, on_give_up="return")(1)
+        assert ended.short() == [(2, 200, None, "attempts")]
+
+    async def test_a_hook_that_fails_ends_a_call(self, get_user, scripted_server, no_waits, ended):
+        async def refresh(event):
+            raise ConnectionError
+
+        scripted_server.script("/users/1", 503)
+        with pytest.raises(ConnectionError):
+            await get_user.retry_with(before_retry=refresh)(1)
+        assert ended.short() == [(1, None, ConnectionError, None)]
+
+    async def test_a_listener_that_fails_changes_nothing(self, get_user, scripted_server, log):
+        class Broken(Calls):
+            def call_ended(self, event):
+                raise RuntimeError("broken")
+
+        calls = Calls()
+        retrykit.set_listeners(Broken(), calls)
+        scripted_server.script("/users/1", 200)
+        assert (await get_user(1)).status == 200
+        assert len(calls) == 1
+        assert "failed, and was passed over" in log.text
+
+    async def test_nobody_is_told_where_nobody_hears_of_calls(self, get_user, scripted_server, ended):
+        retrykit.set_listeners(ended.append)
+        scripted_server.script("/users/1", 200)
+        await get_user(1)
+        assert ended == []

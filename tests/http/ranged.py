@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tests.faults import Connection, Step, head
@@ -32,6 +32,69 @@ class Sent(NamedTuple):
     then: str
 
 
+class Ranged:
+    """A step that takes ranges, as RFC 9110 §14.2 and §13.1.5 say; the server's `streamed` counts bytes of bodies.
+
+    Args:
+        content: The body.
+        headers: Further ones. Default: a strong ETag. `If-Range` has to be the `ETag`, or else the `Last-Modified`.
+        cuts: After so many bytes of its body the first answer breaks off, the second, and so on, if it has more, or an
+            end of its own (`chunked`); `None` and those after them are whole.
+        ends: What becomes of the connection then, in turn: it is closed, reset, or left to stall.
+        chunked: Is the length not told before?
+        first: So many bytes come some time before the others.
+        sent: There, each answer is written down.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        cuts: Iterable[int | None] = (),
+        ends: Sequence[str] = ("close",),
+        chunked: bool = False,
+        first: int = 0,
+        sent: list[Sent] | None = None,
+    ) -> None:
+        self.content, self.first, self.chunked, self.sent = content, first, chunked, sent
+        self.named = {"ETag": '"1"'} if headers is None else dict(headers)
+        self.cuts = iter(cuts)
+        self._ends = itertools.cycle(ends)
+
+    async def __call__(self, connection: Connection) -> None:
+        await connection.read_body()
+        content, cut, then = self.content, next(self.cuts, None), next(self._ends)
+        status, start = answered(connection, len(content), self.named)
+        length = 0 if status == 416 else len(content) - start
+        end = start + (length if cut is None else min(cut, length))
+        is_cut = cut is not None and (self.chunked or end < start + length)
+        if self.sent is not None:
+            self.sent.append(Sent(start, end, then))
+        early = min(start + self.first, end)
+        await connection.send(head(status, self._fields(status, start, length)) + self._framed(content[start:early]))
+        await asyncio.sleep(TAKEN if self.first else 0)
+        for at in range(early, end, SLICE):
+            await connection.send(self._framed(content[at : min(at + SLICE, end)]))
+        if self.chunked and not is_cut:
+            await connection.send(b"0\r\n\r\n")
+        connection.server.streamed += end - start
+        if is_cut:
+            await break_off(connection, then)
+
+    def _fields(self, status: int, start: int, length: int) -> dict[str, str]:
+        fields = {"Transfer-Encoding": "chunked"} if self.chunked else {"Content-Length": str(length)}
+        size = len(self.content)
+        if status == 206:
+            fields["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        elif status == 416:
+            fields["Content-Range"] = f"bytes */{size}"
+        return {**fields, **self.named}
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked and data else data
+
+
 def ranged(
     content: bytes,
     headers: Mapping[str, str] | None = None,
@@ -39,40 +102,16 @@ def ranged(
     cut: int | None = None,
     then: str = "close",
     first: int = 0,
-    sent: list[Sent] | None = None,
 ) -> Step:
-    """A server that takes ranges, as RFC 9110 §14.2 and §13.1.5 say; its `streamed` counts bytes of bodies.
+    """The same, where each answer breaks off after as many bytes."""
+    return Ranged(content, headers, cuts=itertools.repeat(cut), ends=[then], first=first)
 
-    Args:
-        content: The body.
-        headers: Further ones. Default: a strong ETag. `If-Range` has to be the `ETag`, or else the `Last-Modified`.
-        cut: So many bytes of the answer's body are sent, if it has more. Default: all of them.
-        then: What becomes of the connection after these: it is closed, reset, or left to stall.
-        first: So many bytes come some time before the others.
-        sent: There, each answer is written down.
-    """
-    named = {"ETag": '"1"'} if headers is None else dict(headers)
 
-    async def step(connection: Connection) -> None:
-        status, start = answered(connection, len(content), named)
-        length = 0 if status == 416 else len(content) - start
-        fields = {"Content-Length": str(length), **named}
-        if status == 206:
-            fields["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        elif status == 416:
-            fields["Content-Range"] = f"bytes */{len(content)}"
-        end = start + (length if cut is None else min(cut, length))
-        if sent is not None:
-            sent.append(Sent(start, end, then))
-        await connection.send(head(status, fields) + content[start : min(start + first, end)])
-        await asyncio.sleep(TAKEN if first else 0)
-        for at in range(start + first, end, SLICE):
-            await connection.send(content[at : min(at + SLICE, end)])
-        connection.server.streamed += end - start
-        if cut is not None and end < start + length:
-            await break_off(connection, then)
-
-    return step
+def cut_at(
+    content: bytes, cuts: Iterable[int], headers: Mapping[str, str] | None = None, sent: list[Sent] | None = None
+) -> Step:
+    """The same, where the answers break off by a FIN and by a RST in turn."""
+    return Ranged(content, headers, cuts=cuts, ends=("close", "reset"), sent=sent)
 
 
 def answered(connection: Connection, size: int, named: Mapping[str, str]) -> tuple[int, int]:
@@ -96,15 +135,3 @@ async def break_off(connection: Connection, then: str) -> None:
                 connection.reset()
         case "stall":
             await connection.closed_by_peer()
-
-
-def cut_at(
-    content: bytes, cuts: Iterable[int], headers: Mapping[str, str] | None = None, sent: list[Sent] | None = None
-) -> Step:
-    """Breaks off each answer after as many bytes as come next, by a FIN and by a RST in turn; those after are whole."""
-    following, thens = iter(cuts), itertools.cycle(["close", "reset"])
-
-    async def step(connection: Connection) -> None:
-        await ranged(content, headers, cut=next(following, None), then=next(thens), sent=sent)(connection)
-
-    return step

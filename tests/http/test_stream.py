@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -28,66 +28,24 @@ from retrykit.guards.breaker import State
 from retrykit.testing import no_waits
 from tests.faults import CLOSE, SOON, Connection, FaultServer, Step, answer, head, raw, redirect
 from tests.guards.clock import ManualClock
+from tests.http.ranged import Ranged
 
 BODY = random.Random(6).randbytes(5000)
 DATES = {"Last-Modified": "Sun, 06 Nov 1994 08:00:00 GMT", "Date": "Sun, 06 Nov 1994 08:49:37 GMT"}
 
 
-class Resource:
-    """Answers with a body, or the part of it that is asked for, and breaks off where it is told to.
+V1 = {"ETag": '"v1"'}
 
-    Args:
-        body: All of it.
-        cuts: After so many bytes the first answer breaks off, the second, and so on; those after them are whole.
-        end: How: the connection is closed, reset, or just stands still.
-        chunked: Is the length not told before?
-        headers: Those of each answer.
-    """
 
-    def __init__(
-        self,
-        body: bytes = BODY,
-        cuts: tuple[int, ...] = (),
-        *,
-        end: str = "close",
-        chunked: bool = False,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        self.body, self.cuts, self.end, self.chunked = body, list(cuts), end, chunked
-        self.headers = {"ETag": '"v1"'} if headers is None else headers
-        self.sent = 0
-
-    async def __call__(self, connection: Connection) -> None:
-        await connection.read_body()
-        start, headers, status = 0, dict(self.headers), 200
-        asked = connection.request.headers
-        validators = (self.headers.get("ETag"), self.headers.get("Last-Modified"))
-        if "Range" in asked and asked.get("If-Range") in (None, *validators):
-            start, status = int(asked["Range"].removeprefix("bytes=").removesuffix("-")), 206
-            if start >= len(self.body):
-                nothing = {**self.headers, "Content-Range": f"bytes */{len(self.body)}"}
-                await answer(416, b"no such range", nothing)(connection)
-                return
-            headers["Content-Range"] = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
-        rest = self.body[start:]
-        cut = self.cuts.pop(0) if self.cuts else None
-        sent = rest[:cut]
-        self.sent += len(sent)
-        framing = {"Transfer-Encoding": "chunked"} if self.chunked else {"Content-Length": str(len(rest))}
-        await connection.send(head(status, {**headers, **framing}))
-        data = b"%x\r\n%b\r\n" % (len(sent), sent) if self.chunked and sent else sent
-        await connection.send(data + (b"0\r\n\r\n" if self.chunked and cut is None else b""))
-        if cut is not None:
-            await self._break(connection)
-
-    async def _break(self, connection: Connection) -> None:
-        if self.end == "stall":
-            await connection.closed_by_peer()
-        elif self.end == "reset":
-            await asyncio.sleep(0.02)  # What was sent has to arrive.
-            connection.reset()
-        else:
-            connection.close()
+def a_file(
+    body: bytes = BODY,
+    cuts: Iterable[int] = (),
+    *,
+    end: str = "close",
+    chunked: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> Ranged:
+    return Ranged(body, V1 if headers is None else headers, cuts=cuts, ends=[end], chunked=chunked)
 
 
 def ranges_asked(server: FaultServer, path: str = "/file") -> list[str | None]:
@@ -114,7 +72,7 @@ async def streamed(url: str, **options: Any) -> tuple[bytes, Exception | None]:
 
 
 async def test_a_body_that_comes_whole(faults: FaultServer, no_waits: list[float]):
-    url = faults.script("/file", Resource())
+    url = faults.script("/file", a_file())
     async with stream(url) as body:
         assert (body.status, body.size, body.headers["ETag"]) == (200, len(BODY), '"v1"')
         assert repr(body) == "<BodyStream 0 of 5000 bytes>"
@@ -129,7 +87,7 @@ async def test_a_body_that_comes_whole(faults: FaultServer, no_waits: list[float
 async def test_a_body_that_breaks_off_is_gone_on_with(
     faults: FaultServer, no_waits: list[float], events: list[Any], end: str, chunked: bool
 ):
-    url = faults.script("/file", Resource(cuts=(1000, 2500), end=end, chunked=chunked))
+    url = faults.script("/file", a_file(cuts=(1000, 2500), end=end, chunked=chunked))
     async with stream(url, attempt_timeout=0.2) as body:
         assert await read(body) == (BODY, None)
         assert (body.status, "Content-Range" in body.headers) == (200, False)
@@ -142,7 +100,7 @@ async def test_a_body_that_breaks_off_is_gone_on_with(
 
 
 async def test_a_date_can_stand_for_an_etag(faults: FaultServer, no_waits: list[float]):
-    url = faults.script("/file", Resource(cuts=(1000,), headers=DATES))
+    url = faults.script("/file", a_file(cuts=(1000,), headers=DATES))
     assert await streamed(url) == (BODY, None)
     assert faults.seen("/file")[1].headers["If-Range"] == DATES["Last-Modified"]
 
@@ -150,7 +108,7 @@ async def test_a_date_can_stand_for_an_etag(faults: FaultServer, no_waits: list[
 async def test_each_new_byte_begins_the_count_anew_and_the_time(
     faults: FaultServer, no_waits: list[float], events: list[Any]
 ):
-    url = faults.script("/file", Resource(cuts=(1,) * 20))
+    url = faults.script("/file", a_file(cuts=(1,) * 20))
     assert await streamed(url, max_retries=2, timeout=5) == (BODY, None)
     assert no_waits == [1.0] * 20
     assert [round(event.elapsed) for event in events] == [0] * 20
@@ -160,7 +118,7 @@ async def test_each_new_byte_begins_the_count_anew_and_the_time(
 async def test_without_a_new_byte_the_attempts_add_up(
     faults: FaultServer, no_waits: list[float], events: list[Any], chunked: bool
 ):
-    url = faults.script("/file", Resource(cuts=(1000, 0, 0, 0), chunked=chunked))
+    url = faults.script("/file", a_file(cuts=(1000, 0, 0, 0), chunked=chunked))
     got, error = await streamed(url)
     assert got == BODY[:1000]
     assert isinstance(error, aiohttp.ClientPayloadError)
@@ -177,7 +135,7 @@ async def test_without_a_new_byte_the_attempts_add_up(
 
 
 async def test_other_failures_on_the_way_count_too(faults: FaultServer, no_waits: list[float], events: list[Any]):
-    resource = Resource(cuts=(1000, 0))
+    resource = a_file(cuts=(1000, 0))
     url = faults.script("/file", resource, 503, resource, resource)
     assert await streamed(url, max_retries=4) == (BODY, None)
     assert no_waits == [1.0, 2.0, 4.0]
@@ -185,7 +143,7 @@ async def test_other_failures_on_the_way_count_too(faults: FaultServer, no_waits
 
 
 async def test_failures_before_the_first_byte_count_too(faults: FaultServer, no_waits: list[float]):
-    resource = Resource(cuts=(0, 0))
+    resource = a_file(cuts=(0, 0))
     url = faults.script("/file", 503, resource, resource)
     got, error = await streamed(url)
     assert got == b""
@@ -196,7 +154,7 @@ async def test_failures_before_the_first_byte_count_too(faults: FaultServer, no_
 async def test_the_delay_before_counts_for_the_next_one(faults: FaultServer):
     manual = ManualClock()
     manual.drawn = 0.5
-    url = faults.script("/file", Resource(cuts=(1000, 0, 0, 0)))
+    url = faults.script("/file", a_file(cuts=(1000, 0, 0, 0)))
     with using(manual):
         _, error = await streamed(url, max_retries=4, jitter="decorrelated")
     assert [attempt.delay for attempt in attempts_of(error)] == [2.0, 3.5, 5.75, None]
@@ -205,27 +163,27 @@ async def test_the_delay_before_counts_for_the_next_one(faults: FaultServer):
 async def test_a_connection_that_was_closed_while_it_was_idle_is_followed_at_once(
     faults: FaultServer, no_waits: list[float]
 ):
-    url = faults.script("/file", Resource(cuts=(1000,)), CLOSE, Resource())
+    url = faults.script("/file", a_file(cuts=(1000,)), CLOSE, a_file())
     assert await streamed(url) == (BODY, None)
     assert no_waits == [1.0, 0.0]
 
 
 async def test_what_has_come_but_was_not_read_is_not_asked_for_again(faults: FaultServer, no_waits: list[float]):
-    resource = Resource(cuts=(4000,))
+    resource = a_file(cuts=(4000,))
     url = faults.script("/file", resource)
     async with stream(url) as body:
         await faults.all_closed()  # Nothing was read yet, and the connection is gone.
         await asyncio.sleep(0.02)
         assert await body.read() == BODY
     assert ranges_asked(faults) == [None, "bytes=4000-"]
-    assert resource.sent == len(BODY)
+    assert faults.streamed == len(BODY)
 
 
 async def test_a_body_may_come_part_by_part(faults: FaultServer, no_waits: list[float], events: list[Any]):
     def part(start: int, end: int, size: str = "5000") -> Step:
         return answer(206, BODY[start:end], {"Content-Range": f"bytes {start}-{end - 1}/{size}", "ETag": '"v1"'})
 
-    url = faults.script("/file", Resource(cuts=(1000,)), part(1000, 2000), part(2000, 4500, "*"), part(4500, 5000))
+    url = faults.script("/file", a_file(cuts=(1000,)), part(1000, 2000), part(2000, 4500, "*"), part(4500, 5000))
     assert await streamed(url) == (BODY, None)
     assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=2000-", "bytes=4500-"]
     assert no_waits == [1.0]  # A part that has come as announced is no failure.
@@ -234,13 +192,13 @@ async def test_a_body_may_come_part_by_part(faults: FaultServer, no_waits: list[
 
 async def test_how_much_there_is_may_never_be_told(faults: FaultServer, no_waits: list[float]):
     part = answer(206, BODY[1000:2000], {"Content-Range": "bytes 1000-1999/*", "ETag": '"v1"'})
-    url = faults.script("/file", Resource(cuts=(1000,), chunked=True), part, Resource(cuts=(3000,)), Resource())
+    url = faults.script("/file", a_file(cuts=(1000,), chunked=True), part, a_file(cuts=(3000,)), a_file())
     assert await streamed(url) == (BODY, None)
     assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=2000-"]
 
 
 async def test_all_has_come_but_its_end(faults: FaultServer, no_waits: list[float]):
-    url = faults.script("/file", Resource(cuts=(len(BODY),), chunked=True))
+    url = faults.script("/file", a_file(cuts=(len(BODY),), chunked=True))
     async with stream(url) as body:
         assert body.size is None
         assert await body.read() == BODY
@@ -251,14 +209,14 @@ async def test_all_has_come_but_its_end(faults: FaultServer, no_waits: list[floa
 async def test_where_all_has_come_how_the_connection_ends_does_not_matter(
     faults: FaultServer, no_waits: list[float], events: list[Any]
 ):
-    resource = Resource(cuts=(1000, 4000), chunked=True)  # The size is known from the second answer on.
+    resource = a_file(cuts=(1000, 4000), chunked=True)  # The size is known from the second answer on.
     url = faults.script("/file", resource)
     assert await streamed(url) == (BODY, None)
     assert ranges_asked(faults) == [None, "bytes=1000-"]
 
 
 async def test_a_redirect_is_followed_anew(faults: FaultServer, no_waits: list[float]):
-    resource = Resource(cuts=(1000,))
+    resource = a_file(cuts=(1000,))
     faults.script("/file", resource)
     url = faults.script("/go", redirect("/file?signed=1", 302), redirect("/file?signed=2", 302))
     assert await streamed(url) == (BODY, None)
@@ -276,7 +234,7 @@ def test_what_was_handed_out_is_the_beginning_and_in_the_end_all(
     whole = BODY[:size]
 
     async def main() -> None:
-        resource = Resource(whole, tuple(cuts), chunked=chunked, headers=None if resumable else {})
+        resource = a_file(whole, tuple(cuts), chunked=chunked, headers=None if resumable else {})
         async with FaultServer() as server:
             url, got = server.script("/file", resource), b""
             async with stream(url, max_retries=len(cuts) + 1) as body:
@@ -297,7 +255,7 @@ def test_what_was_handed_out_is_the_beginning_and_in_the_end_all(
 async def test_a_repetition_at_once_is_no_step_of_the_backoff_and_happens_once(
     faults: FaultServer, no_waits: list[float]
 ):
-    resource = Resource(cuts=(1000, 0, 0))
+    resource = a_file(cuts=(1000, 0, 0))
     url = faults.script("/file", resource, CLOSE, resource, CLOSE, resource, resource)
     assert await streamed(url, max_retries=6) == (BODY, None)
     assert no_waits == [1.0, 0.0, 2.0, 4.0, 8.0]
@@ -305,7 +263,7 @@ async def test_a_repetition_at_once_is_no_step_of_the_backoff_and_happens_once(
 
 @pytest.mark.parametrize("end", ["close", "stall"])
 async def test_a_read_that_was_cancelled_may_be_made_again(faults: FaultServer, end: str):
-    url = faults.script("/file", Resource(cuts=(1000,), end=end))
+    url = faults.script("/file", a_file(cuts=(1000,), end=end))
     async with stream(url, attempt_timeout=0.05, base_delay=0.3) as body:
         got = await anext(body)
         with pytest.raises(TimeoutError):
@@ -318,10 +276,10 @@ async def test_a_read_that_was_cancelled_may_be_made_again(faults: FaultServer, 
 # --- it can't go on ---------------------------------------------------------------------------------------------------
 
 GZIPPED = gzip.compress(BODY)
-NOT_RESUMABLE: dict[str, tuple[Resource, str]] = {
-    "no validator": (Resource(headers={}), "its server names neither a strong ETag nor a Last-Modified"),
-    "weak": (Resource(headers={"ETag": 'W/"v1"', **DATES}), "its server names neither a strong ETag"),
-    "no ranges": (Resource(headers={"ETag": '"v1"', "Accept-Ranges": "none"}), "its server takes no ranges"),
+NOT_RESUMABLE: dict[str, tuple[Ranged, str]] = {
+    "no validator": (a_file(headers={}), "its server names neither a strong ETag nor a Last-Modified"),
+    "weak": (a_file(headers={"ETag": 'W/"v1"', **DATES}), "its server names neither a strong ETag"),
+    "no ranges": (a_file(headers={"ETag": '"v1"', "Accept-Ranges": "none"}), "its server takes no ranges"),
 }
 
 
@@ -330,7 +288,7 @@ async def test_the_error_comes_out_and_says_why(
     faults: FaultServer, no_waits: list[float], events: list[Any], name: str
 ):
     resource, why = NOT_RESUMABLE[name]
-    resource.cuts = [1000]
+    resource.cuts = iter([1000])
     got, error = await streamed(faults.script("/file", resource))
     assert got == BODY[:1000]
     assert type(error) is aiohttp.ClientPayloadError
@@ -343,7 +301,7 @@ async def test_the_error_comes_out_and_says_why(
 
 
 async def test_it_says_why_whatever_else_ends_it(faults: FaultServer, no_waits: list[float], events: list[Any]):
-    url = faults.script("/file", Resource(cuts=(1000,)), answer(200, BODY, {"ETag": '"v2"'}))
+    url = faults.script("/file", a_file(cuts=(1000,)), answer(200, BODY, {"ETag": '"v2"'}))
     _, error = await streamed(url, max_retries=2)
     assert error is not None
     assert "2 attempts" in error.__notes__[0]
@@ -356,7 +314,7 @@ async def test_it_says_why_whatever_else_ends_it(faults: FaultServer, no_waits: 
 
 
 async def test_what_a_server_sends_forges_no_line(faults: FaultServer, no_waits: list[float]):
-    coded = Resource(cuts=(1000,), headers={"ETag": TAG, "Content-Encoding": "x-forged"})
+    coded = a_file(cuts=(1000,), headers={"ETag": TAG, "Content-Encoding": "x-forged"})
     _, error = await streamed(faults.script("/file", coded))
     assert error is not None
     assert "its server has coded it (GET" in error.__notes__[0]
@@ -365,19 +323,19 @@ async def test_what_a_server_sends_forges_no_line(faults: FaultServer, no_waits:
 @pytest.mark.parametrize("name", NOT_RESUMABLE)
 async def test_it_begins_again_where_nothing_was_handed_out(faults: FaultServer, no_waits: list[float], name: str):
     resource, _ = NOT_RESUMABLE[name]
-    resource.cuts = [0, 0]
+    resource.cuts = iter([0, 0])
     assert await streamed(faults.script("/file", resource)) == (BODY, None)
     assert ranges_asked(faults) == [None, None, None]
     assert no_waits == [1.0, 2.0]
 
 
 async def test_a_body_that_is_coded_all_the_same(faults: FaultServer, no_waits: list[float]):
-    packed = Resource(GZIPPED, headers={"ETag": '"v1"', "Content-Encoding": "gzip"})
+    packed = a_file(GZIPPED, headers={"ETag": '"v1"', "Content-Encoding": "gzip"})
     url = faults.script("/file", packed)
     async with stream(url) as body:
         assert body.size is None
         assert await body.read() == BODY
-    packed.cuts = [len(GZIPPED) // 2]
+    packed.cuts = iter([len(GZIPPED) // 2])
     got, error = await streamed(url)
     assert 0 < len(got) < len(BODY)
     assert BODY.startswith(got)
@@ -408,8 +366,8 @@ def changed(part_headers: dict[str, str] | None = None, status: int = 206, body:
 async def test_something_else_comes_instead_of_the_rest(
     faults: FaultServer, no_waits: list[float], events: list[Any], second: Step, why: str
 ):
-    faults.script("/elsewhere", Resource())
-    got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), second))
+    faults.script("/elsewhere", a_file())
+    got, error = await streamed(faults.script("/file", a_file(cuts=(1000,)), second))
     assert got == BODY[:1000]
     assert type(error) is aiohttp.ClientPayloadError
     (note,) = error.__notes__
@@ -439,7 +397,7 @@ LARGE = {"Content-Length": "100000"}
     ids=["changed", "too long"],
 )
 async def test_what_is_of_no_use_is_closed_at_once(faults: FaultServer, no_waits: list[float], second: Step):
-    url = faults.script("/file", Resource(cuts=(1000,)), second)
+    url = faults.script("/file", a_file(cuts=(1000,)), second)
     async with aiohttp.ClientSession() as session, stream(url, session=session) as body:
         _, error = await read(body)
         assert isinstance(error, aiohttp.ClientPayloadError)
@@ -447,7 +405,7 @@ async def test_what_is_of_no_use_is_closed_at_once(faults: FaultServer, no_waits
 
 
 async def test_an_error_status_in_the_place_of_the_rest_is_the_end(faults: FaultServer, no_waits: list[float]):
-    got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), 404))
+    got, error = await streamed(faults.script("/file", a_file(cuts=(1000,)), 404))
     assert got == BODY[:1000]
     assert isinstance(error, ResponseError)
     assert error.status == 404
@@ -455,7 +413,7 @@ async def test_an_error_status_in_the_place_of_the_rest_is_the_end(faults: Fault
 
 
 async def test_a_status_that_is_given_up_on(faults: FaultServer, no_waits: list[float]):
-    got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), 503))
+    got, error = await streamed(faults.script("/file", a_file(cuts=(1000,)), 503))
     assert got == BODY[:1000]
     assert isinstance(error, GiveUpError)
     assert [str(attempt) for attempt in error.attempts] == ["ClientPayloadError", "503", "503"]
@@ -465,7 +423,7 @@ async def test_more_than_was_announced(faults: FaultServer, no_waits: list[float
     longer = BODY[1000:] + b"more"
     headers = {"Content-Range": "bytes 1000-4999/5000", "ETag": '"v1"', "Transfer-Encoding": "chunked"}
     second = raw(head(206, headers) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(longer), longer))
-    got, error = await streamed(faults.script("/file", Resource(cuts=(1000,)), second))
+    got, error = await streamed(faults.script("/file", a_file(cuts=(1000,)), second))
     assert BODY.startswith(got)
     assert str(error) == "more bytes came than the server has announced, which were 5000"
     assert len(faults.seen("/file")) == 2
@@ -474,14 +432,14 @@ async def test_more_than_was_announced(faults: FaultServer, no_waits: list[float
 async def test_less_than_was_announced_is_a_failure(faults: FaultServer, no_waits: list[float]):
     headers = {"Content-Range": "bytes 1000-4999/5000", "ETag": '"v1"', "Transfer-Encoding": "chunked"}
     shorter = raw(head(206, headers) + b"%x\r\n%b\r\n0\r\n\r\n" % (500, BODY[1000:1500]))
-    assert await streamed(faults.script("/file", Resource(cuts=(1000,)), shorter, Resource())) == (BODY, None)
+    assert await streamed(faults.script("/file", a_file(cuts=(1000,)), shorter, a_file())) == (BODY, None)
     assert ranges_asked(faults) == [None, "bytes=1000-", "bytes=1500-"]
     assert no_waits == [1.0, 1.0]
 
 
 async def test_all_has_come_and_only_the_end_is_missing(faults: FaultServer, no_waits: list[float]):
-    stalling = Resource(cuts=(4000,), chunked=True, end="stall")
-    url = faults.script("/file", Resource(cuts=(1000,), chunked=True), stalling)
+    stalling = a_file(cuts=(4000,), chunked=True, end="stall")
+    url = faults.script("/file", a_file(cuts=(1000,), chunked=True), stalling)
     async with asyncio.timeout(SOON):
         assert await streamed(url, attempt_timeout=3600) == (BODY, None)
 
@@ -490,13 +448,13 @@ async def test_all_has_come_and_only_the_end_is_missing(faults: FaultServer, no_
 
 
 async def test_the_answer_is_retried(faults: FaultServer, no_waits: list[float]):
-    url = faults.script("/file", 503, answer(429, b"", {"Retry-After": "7"}), Resource())
+    url = faults.script("/file", 503, answer(429, b"", {"Retry-After": "7"}), a_file())
     assert await streamed(url) == (BODY, None)
     assert no_waits == [1.0, 7.0]
 
 
 async def test_a_status_below_400_can_be_retried_too(faults: FaultServer, no_waits: list[float]):
-    url = faults.script("/file", 202, 202, Resource())
+    url = faults.script("/file", 202, 202, a_file())
     assert await streamed(url, statuses={202}) == (BODY, None)
     assert no_waits == [1.0, 2.0]
     with pytest.raises(GiveUpError):
@@ -542,7 +500,7 @@ async def test_a_session_that_raises_by_itself(faults: FaultServer, no_waits: li
 
 
 async def test_it_is_asked_for_as_it_is_unless_told_otherwise(faults: FaultServer):
-    url = faults.script("/file", Resource())
+    url = faults.script("/file", a_file())
     await streamed(url)
     await streamed(url, headers={"accept-encoding": "gzip", "X-Token": "t"})
     first, second = faults.seen("/file")
@@ -621,7 +579,7 @@ async def test_the_headers_take_of_the_same_time(faults: FaultServer, bound: dic
 
 
 async def test_what_its_reader_takes_is_not_counted(faults: FaultServer, events: list[Any]):
-    url = faults.script("/file", 503, Resource(cuts=(0, 1000)))
+    url = faults.script("/file", 503, a_file(cuts=(0, 1000)))
     async with stream(url, base_delay=0.01, timeout=0.5) as body:
         await asyncio.sleep(0.6)
         got = await anext(body)
@@ -631,7 +589,7 @@ async def test_what_its_reader_takes_is_not_counted(faults: FaultServer, events:
 
 
 async def test_a_wait_that_is_too_long_ends_it(faults: FaultServer, events: list[Any]):
-    url = faults.script("/file", Resource(cuts=(1000,), end="stall"))
+    url = faults.script("/file", a_file(cuts=(1000,), end="stall"))
     got, error = await streamed(url, timeout=0.2)
     assert got == BODY[:1000]
     assert isinstance(error, TimeoutError)
@@ -643,7 +601,7 @@ async def test_a_wait_that_is_too_long_ends_it(faults: FaultServer, events: list
 
 
 async def test_leaving_early_closes_the_connection(faults: FaultServer):
-    url = faults.script("/file", Resource(cuts=(1000,), end="stall"))
+    url = faults.script("/file", a_file(cuts=(1000,), end="stall"))
     async with stream(url) as body:
         async for chunk in body:
             assert chunk == BODY[:1000]
@@ -654,7 +612,7 @@ async def test_leaving_early_closes_the_connection(faults: FaultServer):
 
 
 async def test_a_closed_body_sends_nothing(faults: FaultServer, no_waits: list[float]):
-    url = faults.script("/file", Resource(cuts=(1000,)))
+    url = faults.script("/file", a_file(cuts=(1000,)))
     async with aiohttp.ClientSession() as session:
         async with stream(url, session=session) as body:
             assert await anext(body) == BODY[:1000]
@@ -667,9 +625,9 @@ async def test_a_closed_body_sends_nothing(faults: FaultServer, no_waits: list[f
 async def test_a_task_that_still_reads_when_it_is_closed(faults: FaultServer):
     async def slow(connection: Connection) -> None:
         await asyncio.sleep(0.2)
-        await Resource(cuts=(10,), end="stall")(connection)
+        await a_file(cuts=(10,), end="stall")(connection)
 
-    url = faults.script("/file", Resource(cuts=(1000,)), slow)
+    url = faults.script("/file", a_file(cuts=(1000,)), slow)
     async with aiohttp.ClientSession() as session:
         async with stream(url, session=session, base_delay=0) as body:
             await anext(body)
@@ -684,7 +642,7 @@ async def test_a_task_that_still_reads_when_it_is_closed(faults: FaultServer):
 
 
 async def test_a_body_that_was_read_leaves_its_connection_to_others(faults: FaultServer):
-    url = faults.script("/file", Resource())
+    url = faults.script("/file", a_file())
     async with aiohttp.ClientSession() as session:
         for _ in range(3):
             assert await streamed(url, session=session) == (BODY, None)
@@ -693,7 +651,7 @@ async def test_a_body_that_was_read_leaves_its_connection_to_others(faults: Faul
 
 @pytest.mark.parametrize("cuts", [(1000,), (1000, 0)])
 async def test_cancellation_passes_through(faults: FaultServer, cuts: tuple[int, ...]):
-    url = faults.script("/file", Resource(cuts=cuts, end="stall"))
+    url = faults.script("/file", a_file(cuts=cuts, end="stall"))
     reading = asyncio.create_task(streamed(url, attempt_timeout=0.1 if len(cuts) > 1 else None, base_delay=0))
     async with asyncio.timeout(SOON):
         while len(faults.seen("/file")) < len(cuts):
@@ -709,7 +667,7 @@ async def test_cancellation_passes_through(faults: FaultServer, cuts: tuple[int,
 
 
 async def test_a_budget_bounds_how_often_it_goes_on(faults: FaultServer, no_waits: list[float], events: list[Any]):
-    url = faults.script("/file", Resource(cuts=(100, 100, 100)))
+    url = faults.script("/file", a_file(cuts=(100, 100, 100)))
     got, error = await streamed(url, budget=RetryBudget(30, refund=1e-9))
     assert got == BODY[:300]
     assert isinstance(error, aiohttp.ClientPayloadError)
@@ -718,13 +676,13 @@ async def test_a_budget_bounds_how_often_it_goes_on(faults: FaultServer, no_wait
 
 async def test_a_breaker_sees_the_requests_and_not_what_broke(faults: FaultServer, no_waits: list[float]):
     breaker = CircuitBreaker(min_attempts=2)
-    assert await streamed(faults.script("/file", Resource(cuts=(100,) * 6)), breaker=breaker) == (BODY, None)
+    assert await streamed(faults.script("/file", a_file(cuts=(100,) * 6)), breaker=breaker) == (BODY, None)
     assert breaker.state(faults.url) is State.CLOSED
 
 
 async def test_to_a_breaker_an_answer_that_is_not_the_rest_is_an_answer(faults: FaultServer, no_waits: list[float]):
     breaker = CircuitBreaker(min_attempts=1, open_for=0.5)
-    url = faults.script("/file", Resource(cuts=(1000,)), answer(200, BODY, {"ETag": '"v2"'}))
+    url = faults.script("/file", a_file(cuts=(1000,)), answer(200, BODY, {"ETag": '"v2"'}))
     async with stream(url, breaker=breaker) as body:
         await anext(body)
         breaker.leave(faults.url, breaker.enter(faults.url), failed=True)
@@ -736,7 +694,7 @@ async def test_to_a_breaker_an_answer_that_is_not_the_rest_is_an_answer(faults: 
 
 async def test_a_pause_holds_what_goes_on(faults: FaultServer, no_waits: list[float]):
     pause = OriginPause()
-    async with stream(faults.script("/file", Resource(cuts=(1000,))), pause=pause) as body:
+    async with stream(faults.script("/file", a_file(cuts=(1000,))), pause=pause) as body:
         pause.begin(faults.url, 5)
         assert await body.read() == BODY
     (wait,) = no_waits
@@ -761,13 +719,13 @@ async def test_before_retry_runs_before_it_goes_on(faults: FaultServer, no_waits
     async def hook(event: RetryEvent) -> None:
         seen.append(event)
 
-    url = faults.script("/file", Resource(cuts=(1000,)))
+    url = faults.script("/file", a_file(cuts=(1000,)))
     assert await streamed(url, before_retry=hook) == (BODY, None)
     assert [event.exception for event in seen] == [aiohttp.ClientPayloadError]
 
 
 async def test_what_a_policy_does_not_name_is_not_gone_on_with(faults: FaultServer, no_waits: list[float]):
-    url = faults.script("/file", Resource(cuts=(1000,)))
+    url = faults.script("/file", a_file(cuts=(1000,)))
     got, error = await streamed(url, exceptions=[TimeoutError])
     assert (got, type(error)) == (BODY[:1000], aiohttp.ClientPayloadError)
     assert not hasattr(error, "__notes__")
@@ -778,7 +736,7 @@ async def test_what_a_policy_does_not_name_is_not_gone_on_with(faults: FaultServ
 
 
 async def test_a_client_streams_what_is_below_its_base(faults: FaultServer, no_waits: list[float], events: list[Any]):
-    faults.script("/v1/file", Resource(cuts=(1000, 1000)))
+    faults.script("/v1/file", a_file(cuts=(1000, 1000)))
     async with AsyncHTTPClient(f"{faults.url}/v1") as client:
         async with client.stream("/file", params={"a": "1"}, headers={"X-Token": "t"}) as body:
             assert await body.read() == BODY
@@ -803,7 +761,7 @@ async def test_the_timeout_of_a_client_bounds_each_wait(faults: FaultServer):
 
 @pytest.mark.parametrize("bound", [0.2, aiohttp.ClientTimeout(sock_read=0.2)])
 async def test_a_body_that_stands_still(faults: FaultServer, bound: Any):
-    faults.script("/file", Resource(cuts=(1000,), end="stall"))
+    faults.script("/file", a_file(cuts=(1000,), end="stall"))
     async with AsyncHTTPClient(faults.url, max_retries=1, timeout=bound) as client, client.stream("/file") as body:
         got, error = await read(body)
     assert got == BODY[:1000]
@@ -811,7 +769,7 @@ async def test_a_body_that_stands_still(faults: FaultServer, bound: Any):
 
 
 async def test_options_go_with_a_call(faults: FaultServer, no_waits: list[float]):
-    faults.script("/file", 503, 503, 503, 503, Resource())
+    faults.script("/file", 503, 503, 503, 503, a_file())
     async with AsyncHTTPClient(faults.url) as client, client.stream("/file", max_retries=5, base_delay=0.5) as body:
         assert await body.read() == BODY
     assert no_waits == [0.5, 1.0, 2.0, 4.0]

@@ -39,6 +39,7 @@ ROOMS = {
         "scope",
         "limits",
         "discard",
+        "plan",
         "run",
         "guarded",
         "loop",

@@ -9,8 +9,8 @@ from retrykit.core.checks import shown_type
 from retrykit.core.errors import UsageError
 from retrykit.core.limits import TimeLimits
 from retrykit.core.loop import retrying
+from retrykit.core.plan import Plan, Traits
 from retrykit.core.policy import RetryOptions, RetryPolicy
-from retrykit.core.run import Plan, Traits
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

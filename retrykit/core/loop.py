@@ -10,7 +10,8 @@ from retrykit.core.classify import SERVER_ERRORS
 from retrykit.core.errors import UsageError
 from retrykit.core.guarded import Guarded
 from retrykit.core.limits import TimeLimit
-from retrykit.core.run import CarriedOn, Plan, Run
+from retrykit.core.plan import CarriedOn, Plan
+from retrykit.core.run import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -16,8 +16,8 @@ from yarl import URL
 
 from retrykit.core.decorator import Retried, decorate, policy_of
 from retrykit.core.events import Request, origin_of
+from retrykit.core.plan import Traits
 from retrykit.core.policy import FurtherOptions, RetryPolicy, Seconds
-from retrykit.core.run import Traits
 from retrykit.http.address import BaseURL
 from retrykit.http.internals import never_repeat
 from retrykit.http.replay import is_function

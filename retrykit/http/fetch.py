@@ -12,8 +12,8 @@ from aiohttp.typedefs import StrOrURL
 
 from retrykit.core.decorator import Retried, decorate
 from retrykit.core.events import Request
+from retrykit.core.plan import Describe, Traits
 from retrykit.core.policy import RetryOptions, RetryPolicy
-from retrykit.core.run import Describe, Traits
 from retrykit.http import send
 from retrykit.http.send import CallOptions, Read
 from retrykit.http.sessions import one_session, shared_in_this_context

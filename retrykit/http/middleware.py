@@ -19,8 +19,8 @@ from aiohttp.payload import Payload
 from retrykit.core.classify import lost_connection
 from retrykit.core.decorator import decorate, policy_of
 from retrykit.core.events import Request, origin_of
+from retrykit.core.plan import Traits
 from retrykit.core.policy import RetryOptions, RetryPolicy
-from retrykit.core.run import Traits
 from retrykit.http.internals import body_in, has_timed_out, is_sent_as_it_is, put_body, timer_of, value_of
 from retrykit.http.replay import KeptPayload, keep
 from retrykit.http.send import is_idempotent, is_repeatable

@@ -22,8 +22,8 @@ from retrykit.core.decorator import Retried, decorate
 from retrykit.core.discard import MOST_SECONDS
 from retrykit.core.errors import NotTheRestError, ResponseError
 from retrykit.core.events import Ended, Request, history_of
+from retrykit.core.plan import CarriedOn, Traits
 from retrykit.core.policy import RetryPolicy
-from retrykit.core.run import CarriedOn, Traits
 from retrykit.http import ranges, send
 from retrykit.http.internals import unread_in
 from retrykit.http.ranges import Representation

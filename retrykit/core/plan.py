@@ -79,8 +79,7 @@ class Plan:
     def keeps_time(self) -> bool:
         """Does its first attempt need no limit?"""
         policy = self.policy
-        holds = policy.attempt_timeout is None and not policy.guards_attempts and not self.is_bounded
-        return self.traits.keeps_time and holds
+        return self.traits.keeps_time and policy.attempt_timeout is None and not policy.guards_attempts
 
     def within(self, seconds: float) -> "Plan":
         """The same for a single call, with no more time than so many seconds."""

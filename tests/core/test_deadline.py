@@ -162,6 +162,14 @@ class TestBodies:
         assert received == [b"start"]
         assert f"gave up after 1 attempt in 0.2 s: TimeoutError{NO_ROOM}" in raised.value.__notes__[0]
 
+    async def test_the_wait_for_a_byte_is_not_taken_off_twice(self, stalling):
+        url, connections = await stalling(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 100\r\n\r\nstart')
+        with deadline_scope(1):
+            async with stream(url, attempt_timeout=0.6, base_delay=0.1) as body:
+                with pytest.raises(TimeoutError):
+                    await body.read()
+        assert len(connections) == 2
+
     async def test_a_download(self, scripted_server, tmp_path):
         with deadline_scope(0), pytest.raises(TimeoutError, match="nothing was sent"):
             await download(scripted_server.url + "/file", tmp_path / "file")

@@ -34,6 +34,8 @@ python_maximum_signature_line_length = 100
 
 html_theme = "furo"
 html_title = f"retrykit {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 

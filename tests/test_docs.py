@@ -7,7 +7,8 @@ An invisible comment before a block says what else it is:
 
 `<!-- pytest -->`    a test module, which is written to a file and run by pytest
 `<!-- conftest -->`  the conftest.py of the test modules that follow on the page
-`<!-- output -->`    (of a `text` block) what the Python block before it printed or logged
+`<!-- run -->`       (of a `shell` block) commands that begin with `python`, which are run
+`<!-- output -->`    (of a `text` block) what the block before it printed or logged
 """
 
 import ast
@@ -19,6 +20,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 import traceback
@@ -26,6 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from sybil import Document
@@ -101,9 +104,10 @@ class Page:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
-        parsers = [CodeBlockParser("python", self._run_python), CodeBlockParser("text", self._compare_output)]
-        self.document = Document.parse(str(path), *parsers)
-        self.examples: list[Example] = sorted(self.document.examples(), key=lambda example: example.start)
+        run_as = {"python": self._run_python, "shell": self._run_shell, "text": self._compare_output}
+        self.document = Document.parse(str(path), *(CodeBlockParser(name, run) for name, run in run_as.items()))
+        examples = sorted(self.document.examples(), key=lambda example: example.start)
+        self.examples: list[Example] = [example for example in examples if _is_run(example)]
 
     @contextlib.contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
@@ -143,8 +147,7 @@ class Page:
         if _comment_before(example) in ("pytest", "conftest"):
             self._run_pytest(example)
             return
-        self._output.seek(0)
-        self._output.truncate()
+        self._forget_output()
         self._loop.run(self._write_scripts())
         source = example.parsed.replace(ADDRESS, self._server.url)
         if self._store is not None:  # However busy this machine is, it is waited for.
@@ -159,6 +162,19 @@ class Page:
             if inspect.iscoroutine(coroutine):
                 self._loop.run(coroutine)
         self.waits += waits
+
+    def _forget_output(self) -> None:
+        self._output.seek(0)
+        self._output.truncate()
+
+    def _run_shell(self, example: Example) -> None:
+        self._forget_output()
+        for command in example.parsed.splitlines():
+            program, *arguments = shlex.split(command)
+            assert program == "python", "a command that is run must be one of Python's"
+            run = run_python(*arguments, folder=self._folder)
+            assert run.returncode == 0, run.stderr
+            self._output.write(run.stdout)
 
     async def _write_scripts(self) -> None:
         for (path, method), steps in SCRIPTS.items():
@@ -191,7 +207,12 @@ class Page:
 
     def _compare_output(self, example: Example) -> None:
         assert _comment_before(example) == "output", "output that is shown must be that of the block before it"
-        assert _timeless(self._output.getvalue().replace(self._server.url, ADDRESS)) == _timeless(example.parsed)
+        assert _steady(self._output.getvalue().replace(self._server.url, ADDRESS)) == _steady(example.parsed)
+
+
+def _is_run(example: Example) -> bool:
+    """Most commands are shown only: they install something, or take long."""
+    return not example.document.text.startswith("```shell", example.start) or _comment_before(example) == "run"
 
 
 def _comment_before(example: Example) -> str | None:
@@ -199,13 +220,15 @@ def _comment_before(example: Example) -> str | None:
     return found and found[1]
 
 
-def _timeless(output: str) -> str:
-    """The same but for the time that a call really took."""
-    return re.sub(r" in \d+\.\d s", " in … s", output.strip())
+def _steady(output: str) -> str:
+    """The same but for the time that a call really took, the port of a server, and blanks at the ends of lines."""
+    lines = [line.rstrip() for line in output.strip().splitlines()]
+    output = re.sub(r" in \d+\.\d s", " in … s", "\n".join(lines))
+    return re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:…", output)
 
 
 def run_python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": PACKAGE_FOLDER}
+    environment = {**os.environ, "PYTHONPATH": PACKAGE_FOLDER, "COLUMNS": "80"}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -299,6 +322,15 @@ def test_an_output_that_is_not_compared_fails(run_page: Callable[[str], Page]) -
         run_page("```python\nprint(1)\n```\n```text\n1\n```\n")
 
 
+def test_a_command_is_run_where_it_says_so(run_page: Callable[[str], Page]) -> None:
+    shown = "```shell\npython -m retrykit plan\n```\n<!-- output -->\n```text\nnot this\n```\n"
+    with pytest.raises(AssertionError, match="3 attempts, waits 1 s"):
+        run_page("<!-- run -->\n" + shown)
+    with pytest.raises(AssertionError, match="must be one of Python's"):
+        run_page("<!-- run -->\n```shell\nrm -r .\n```\n")
+    assert len(run_page("```shell\nrm -r .\n```\n```python\n1 + 1\n```\n").examples) == 1
+
+
 @pytest.mark.parametrize(
     ("module", "message"), [("def test():\n    assert 1 == 2", "1 failed"), ("x = 1", "no tests ran")]
 )
@@ -375,6 +407,25 @@ def test_the_reference_has_every_public_name(module: Any) -> None:
         r"^\.\. (?:auto\w+|py:\w+):: " + re.escape(module.__name__) + r"\.(\w+)\b(?!\.)", reference, re.MULTILINE
     )
     assert sorted(shown) == sorted(module.__all__)
+
+
+def written_in(picture: Path) -> list[str]:
+    elements = [element for element in ET.parse(picture).iter() if element.tag.endswith("}text")]
+    return ["".join(element.itertext()).strip() for element in elements]
+
+
+def test_the_picture_of_the_backoff_is_true(tmp_path: Path) -> None:
+    docs, drawn = ROOT / "docs", tmp_path / "backoff.svg"
+    run = run_python(str(docs / "pictures.py"), str(drawn), folder=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert "at most 1,000 in 0.1 s" in written_in(drawn)
+    assert written_in(drawn) == written_in(docs / "backoff.svg")
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.DOTALL)
+    listed = [line for tree in trees for line in tree.splitlines() if re.fullmatch(r"[\w-]+", line)]
+    assert sorted([*listed, "index"]) == sorted(page.stem for page in PAGES if page != README)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

@@ -166,6 +166,14 @@ class CircuitBreaker:
         self._let_time_pass(named, circuit)
         return circuit.state
 
+    def states(self) -> dict[State, int]:
+        """How many circuits are in each state. An origin that was never called has none."""
+        counts = dict.fromkeys(State, 0)
+        for circuit in list(self._circuits.values()):
+            is_over = circuit.state is State.OPEN and self._time_left(circuit) == 0
+            counts[State.HALF_OPEN if is_over else circuit.state] += 1
+        return counts
+
     def close(self, origin: StrOrURL | None = None) -> None:
         """Have the circuit of an origin be closed, with nothing counted."""
         self._circuits.pop(origin_named(origin), None)

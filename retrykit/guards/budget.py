@@ -129,6 +129,10 @@ class RetryBudget:
         """The tokens in a bucket."""
         return max(0.0, self._left.get(origin_named(origin), self.capacity))
 
+    def lowest(self) -> float:
+        """What is left in the emptiest bucket, as a share of a full one: from 0 to 1."""
+        return max(0.0, min(list(self._left.values()), default=self.capacity) / self.capacity)
+
     def _make_room(self, origin: str | None) -> None:
         """Have a full bucket for one more origin."""
         while len(self._left) >= self._most:

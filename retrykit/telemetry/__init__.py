@@ -1,0 +1,1 @@
+"""What retries do, told to OpenTelemetry and to Prometheus: each is a listener in a file of its own."""

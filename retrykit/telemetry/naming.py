@@ -1,0 +1,124 @@
+"""What the listeners share: labels with a bounded number of values, and the guards that are watched."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from retrykit.core import checks
+from retrykit.core.events import CallEvent, FailedAttempt
+from retrykit.core.policy import RetryPolicy
+from retrykit.guards.breaker import CircuitBreaker
+from retrykit.guards.budget import RetryBudget
+
+OTHER = "other"
+"""In the place of a value for which there is no more room."""
+UNKNOWN = "unknown"
+
+MOST_CALLS, MOST_ORIGINS, MOST_CAUSES = 50, 20, 30
+
+
+class Label:
+    """The values of a label: the first so many are kept, and any other one is `other`, for as long as the process runs.
+
+    Args:
+        most: How many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def __call__(self, value: str | None) -> str:
+        """What stands for a value."""
+        if value is None:
+            return UNKNOWN
+        if value not in self._known:
+            if len(self._known) >= self._most:
+                return OTHER
+            self._known.add(value)
+        return value
+
+
+class Labels:
+    """The labels of the metrics.
+
+    Args:
+        max_origins: How many origins have series of their own.
+    """
+
+    def __init__(self, max_origins: int) -> None:
+        if not checks.is_number(max_origins) or max_origins < 0:
+            raise ValueError(f"max_origins={max_origins!r} is no number of origins; write a whole number, 0 or more")
+        self.call, self.origin, self.cause = Label(MOST_CALLS), Label(max_origins), Label(MOST_CAUSES)
+
+
+def cause_of(event: FailedAttempt) -> str:
+    """Why an attempt failed: its status, else the class of what was raised."""
+    if event.status is not None:
+        return str(event.status)
+    return "result" if event.exception is None else event.exception.__qualname__
+
+
+def outcome_of(event: CallEvent) -> str:
+    """How a call ended, in one word."""
+    if event.exception is not None and not issubclass(event.exception, Exception):
+        return "cancelled" if event.exception is asyncio.CancelledError else "ended"
+    if event.reason is not None:
+        return "gave_up"
+    return "success" if event.exception is None else "error"
+
+
+class Watched(NamedTuple):
+    """Guards whose state is told."""
+
+    policy: str
+    """The name that was given to them."""
+    budget: RetryBudget | None
+    breaker: CircuitBreaker | None
+
+
+class Watch:
+    """The guards that are watched, by the name of their policy. They live as long as this does."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, Watched] = {}
+
+    def add(self, name: str, policy: RetryPolicy) -> None:
+        """Tell of the budget and the breaker of a policy.
+
+        Raises:
+            TypeError: It is no policy.
+            ValueError: It has nothing that can be watched, or the name is taken.
+        """
+        if not isinstance(policy, RetryPolicy):
+            raise TypeError(
+                f"watch({name!r}, ...) was given {checks.shown_type(policy)}; give a RetryPolicy, such as that of a"
+                " client or a decorated function: client.policy, get_user.policy"
+            )
+        budget = policy.budget if isinstance(policy.budget, RetryBudget) else None
+        breaker = policy.breaker if isinstance(policy.breaker, CircuitBreaker) else None
+        if budget is None and breaker is None:
+            raise ValueError(
+                f"watch({name!r}, ...) was given a policy with neither a RetryBudget nor a CircuitBreaker, so that"
+                " there is nothing to be seen; the budget of a Fleet is in its Redis"
+            )
+        known = self._watched.get(name)
+        watched = Watched(name, budget, breaker)
+        if known is not None and known != watched:
+            raise ValueError(
+                f"watch({name!r}, ...) was called before, with other guards; give each policy its own name"
+            )
+        self._watched[name] = watched
+
+    def budgets(self) -> Iterator[tuple[str, float]]:
+        """Names, and what is left in the emptiest bucket, from 0 to 1."""
+        for policy, budget, _ in list(self._watched.values()):
+            if budget is not None:
+                yield policy, budget.lowest()
+
+    def circuits(self) -> Iterator[tuple[str, str, int]]:
+        """Names, states, and how many circuits are in them."""
+        for policy, _, breaker in list(self._watched.values()):
+            if breaker is not None:
+                for state, count in breaker.states().items():
+                    yield policy, state.value, count

@@ -1,0 +1,108 @@
+"""PrometheusListener: counters, a histogram and gauges of what retries do.
+
+It needs `pip install 'retrykit[prometheus]'`.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from retrykit.core.events import CallEvent, Event, RetryEvent
+from retrykit.core.policy import RetryPolicy
+from retrykit.telemetry.naming import MOST_ORIGINS, Labels, Watch, cause_of, outcome_of
+
+_BUCKETS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+class PrometheusListener:
+    """Counts calls, attempts, retries, give-ups and waits in Prometheus' client library.
+
+        telemetry = PrometheusListener()
+        telemetry.watch("api", client.policy)
+        set_listeners(log_listener, telemetry)
+
+    The number of series is bounded: of the calls, the first 50 names have series of their own, of the origins the first
+    `max_origins`, and of the causes the first 30; the others share the value `other`. No label has a path, a query or
+    anything of a body in it. Make one listener for each registry.
+
+    Args:
+        registry: Where the metrics are registered. Default: the one of the process.
+        max_origins: How many origins have series of their own. Default: 20.
+
+    Raises:
+        ValueError: The registry has such metrics already, or `max_origins` is no number of them.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY, *, max_origins: int = MOST_ORIGINS) -> None:
+        self._labels, self._watch = Labels(max_origins), Watch()
+        where = ("call", "origin")
+        self._calls = Counter("retrykit_calls", "Calls that have ended", (*where, "outcome"), registry=registry)
+        self._attempts = Counter("retrykit_attempts", "Attempts of these calls", where, registry=registry)
+        self._retries = Counter(
+            "retrykit_retries", "Failed attempts that another one follows", (*where, "cause"), registry=registry
+        )
+        self._give_ups = Counter(
+            "retrykit_give_ups", "Calls that were given up on", (*where, "reason"), registry=registry
+        )
+        self._waits = Histogram(
+            "retrykit_wait_seconds", "Waits before another attempt", where, registry=registry, buckets=_BUCKETS
+        )
+        registry.register(_Guards(self._watch))
+
+    def watch(self, name: str, policy: RetryPolicy) -> None:
+        """Tell of the budget and the circuit breaker of a policy, too, whenever the metrics are collected.
+
+        Args:
+            name: The value of the label `policy`.
+            policy: Has a `RetryBudget`, a `CircuitBreaker`, or both. They live as long as the listener.
+
+        Raises:
+            TypeError: It is no policy.
+            ValueError: It has neither, or the name is taken.
+        """
+        self._watch.add(name, policy)
+
+    def __call__(self, event: Event) -> None:
+        """What `set_listeners` wants."""
+        where = self._labels.call(event.call), self._labels.origin(event.origin)
+        if isinstance(event, RetryEvent):
+            self._retries.labels(*where, self._labels.cause(cause_of(event))).inc()
+            self._waits.labels(*where).observe(event.delay)
+        else:
+            self._give_ups.labels(*where, event.reason).inc()
+
+    def call_ended(self, event: CallEvent) -> None:
+        """The same."""
+        where = self._labels.call(event.call), self._labels.origin(event.origin)
+        self._calls.labels(*where, outcome_of(event)).inc()
+        self._attempts.labels(*where).inc(event.attempts)
+
+
+class _Guards(Collector):
+    """What guards come to, at the moment at which it is asked for."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def describe(self) -> Iterator[Metric]:
+        yield from self._families()
+
+    def collect(self) -> Iterator[Metric]:
+        budgets, circuits = self._families()
+        for policy, left in self._watch.budgets():
+            budgets.add_metric([policy], left)
+        for policy, state, count in self._watch.circuits():
+            circuits.add_metric([policy, state], count)
+        yield budgets
+        yield circuits
+
+    @staticmethod
+    def _families() -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        return (
+            GaugeMetricFamily(
+                "retrykit_budget_left_ratio", "What is left in the emptiest bucket, from 0 to 1", labels=["policy"]
+            ),
+            GaugeMetricFamily("retrykit_circuits", "Circuits in each state", labels=["policy", "state"]),
+        )

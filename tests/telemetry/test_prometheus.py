@@ -1,0 +1,161 @@
+"""PrometheusListener, by what a scrape of it shows."""
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.parser import text_string_to_metric_families
+
+import retrykit
+from retrykit import AsyncHTTPClient, GiveUpError, RetryPolicy, retry_http, set_listeners
+from retrykit.guards.breaker import State
+from retrykit.telemetry.prometheus import PrometheusListener
+from retrykit.testing import Disconnect, ScriptedServer
+
+Samples = dict[str, dict[tuple[str, ...], float]]
+
+
+async def scraped(registry: CollectorRegistry) -> tuple[Samples, str]:
+    """What Prometheus would see: samples by the values of their labels, in the order of their names, and the text."""
+    app = web.Application()
+    app.router.add_get("/metrics", make_aiohttp_handler(registry))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        async with aiohttp.ClientSession() as session, session.get(f"http://{host}:{port}/metrics") as response:
+            text = await response.text()
+    finally:
+        await runner.cleanup()
+    samples: Samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            samples.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return samples, text
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def listener(registry: CollectorRegistry) -> PrometheusListener:
+    listener = PrometheusListener(registry)
+    set_listeners(listener)
+    return listener
+
+
+async def test_what_a_scrape_shows(
+    client: AsyncHTTPClient,
+    scripted_server: ScriptedServer,
+    registry: CollectorRegistry,
+    listener: PrometheusListener,
+    no_waits: list[float],
+):
+    listener.watch("api", client.policy)
+    scripted_server.script("/users", {}, 503, {}, Disconnect(), {}, 404, 503)
+    for _ in range(3):
+        await client.get("/users?token=hidden")
+    with pytest.raises(retrykit.ResponseError):
+        await client.get("/users")
+    with pytest.raises(GiveUpError):
+        await client.get("/users")
+    samples, text = await scraped(registry)
+    here = ("AsyncHTTPClient", scripted_server.url)
+    assert samples["retrykit_calls_total"] == {(*here, "success"): 3, (*here, "error"): 1, (*here, "gave_up"): 1}
+    assert samples["retrykit_attempts_total"] == {here: 9}
+    assert samples["retrykit_retries_total"] == {
+        ("AsyncHTTPClient", "503", scripted_server.url): 3,
+        ("AsyncHTTPClient", "ServerDisconnectedError", scripted_server.url): 1,
+    }
+    assert samples["retrykit_give_ups_total"] == {(*here, "attempts"): 1}
+    assert samples["retrykit_wait_seconds_count"] == {here: 4}
+    assert samples["retrykit_wait_seconds_sum"] == {here: sum(no_waits)}
+    assert samples["retrykit_budget_left_ratio"] == {("api",): pytest.approx((70 - 4 * 14 + 3) / 70)}
+    assert samples["retrykit_circuits"] == {("api", "closed"): 1, ("api", "open"): 0, ("api", "half-open"): 0}
+    assert "hidden" not in text
+    assert "/users" not in text
+
+
+async def test_an_open_circuit_and_a_cancelled_call(
+    client: AsyncHTTPClient,
+    scripted_server: ScriptedServer,
+    registry: CollectorRegistry,
+    listener: PrometheusListener,
+    no_waits: list[float],
+):
+    listener.watch("api", client.policy)
+    listener.watch("api", client.policy)  # Once more does no harm.
+    scripted_server.script("/down", 503)
+    for _ in range(3):
+        with pytest.raises(aiohttp.ClientError):
+            await client.get("/down")
+    task = asyncio.create_task(client.get("/down"))
+    task.cancel()
+    await asyncio.wait([task])
+    samples, _ = await scraped(registry)
+    assert samples["retrykit_circuits"]["api", "open"] == 1
+    reasons = {labels[2] for labels in samples["retrykit_give_ups_total"]}
+    assert reasons == {"attempts", "circuit_open"}
+
+
+async def test_the_number_of_series_is_bounded(registry: CollectorRegistry, no_waits: list[float]):
+    listener = PrometheusListener(registry, max_origins=5)
+    set_listeners(listener)
+    async with aiohttp.ClientSession() as session:
+
+        async def fail(number: int) -> None:
+            raise type(f"Error{number}", (ConnectionError,), {})
+
+        for number in range(100):
+            fail.__qualname__ = f"call{number}"
+            with pytest.raises(ConnectionError):
+                await retry_http(fail, max_retries=2)(number)
+            with pytest.raises(aiohttp.ClientError):
+                await retrykit.fetch_json(f"http://127.0.0.1:{number + 1}/", session=session, max_retries=2)
+    samples, _ = await scraped(registry)
+    assert len({labels[0] for labels in samples["retrykit_calls_total"]}) == 51
+    assert len({labels[1] for labels in samples["retrykit_calls_total"]}) == 7  # 5, `other`, and `unknown`
+    assert len({labels[1] for labels in samples["retrykit_retries_total"]}) == 31
+    assert sum(samples["retrykit_calls_total"].values()) == 200
+
+
+async def test_nobody_has_to_watch(registry: CollectorRegistry, listener: PrometheusListener):
+    samples, _ = await scraped(registry)
+    assert "retrykit_circuits" not in samples
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (
+            lambda listener: listener.watch("api", RetryPolicy()),
+            ValueError,
+            "neither a RetryBudget nor a CircuitBreaker",
+        ),
+        (lambda listener: listener.watch("api", "client"), TypeError, r"give a RetryPolicy.* client.policy"),
+        (lambda listener: PrometheusListener(CollectorRegistry(), max_origins=-1), ValueError, "max_origins=-1 is no"),
+    ],
+)
+def test_what_can_not_be_watched(
+    listener: PrometheusListener, call: Callable[[PrometheusListener], object], error: type[Exception], text: str
+):
+    with pytest.raises(error, match=text):
+        call(listener)
+
+
+def test_a_name_stands_for_one_policy(listener: PrometheusListener):
+    listener.watch("api", RetryPolicy(budget=retrykit.RetryBudget()))
+    with pytest.raises(ValueError, match=r"watch\('api', ...\) was called before, with other guards"):
+        listener.watch("api", RetryPolicy(budget=retrykit.RetryBudget()))
+
+
+def test_states_are_those_of_a_circuit():
+    assert [state.value for state in retrykit.CircuitBreaker().states()] == [state.value for state in State]

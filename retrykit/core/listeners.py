@@ -84,7 +84,8 @@ def set_listeners(*listeners: Listener) -> None:
             )
     global told, told_of_calls
     told = listeners
-    told_of_calls = tuple(listener.call_ended for listener in listeners if hasattr(listener, "call_ended"))
+    hearing = (getattr(listener, "call_ended", None) for listener in listeners)
+    told_of_calls = tuple(call_ended for call_ended in hearing if call_ended is not None)
 
 
 def get_listeners() -> tuple[Listener, ...]:

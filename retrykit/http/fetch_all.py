@@ -316,10 +316,11 @@ class _Calls(Generic[T, V]):
             place = self._started if self._ordered else None
             self._started += 1
             call = loop.create_task(self._call(item, place), context=context.copy())
-            self._running.add(call)
-            if not self._new and not self._newest:
-                loop.call_soon(self._see_who_has_begun, loop)
-            self._newest.append(call)
+            if not call.done():  # A loop with eager tasks has begun it already, and maybe ended it.
+                self._running.add(call)
+                if not self._new and not self._newest:
+                    loop.call_soon(self._see_who_has_begun, loop)
+                self._newest.append(call)
             while not self._has_room():
                 await self._change()
 

@@ -3,47 +3,57 @@
 import asyncio
 
 import aiohttp
+from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
 
 from retrykit import RetryMiddleware
-from retrykit.testing import Disconnect, ScriptedServer
+from retrykit.testing import Disconnect, ScriptedServer, no_waits
 
 seen = {"calls": 0, "attempts": 0}
 
 
-async def count_calls(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def count_calls(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     """What stands before `RetryMiddleware` sees one request for each call."""
     seen["calls"] += 1
     return await handler(request)
 
 
-async def count_attempts(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def count_attempts(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
     """What stands after it sees each attempt."""
     seen["attempts"] += 1
     return await handler(request)
 
 
-async def main() -> None:
-    """Make three calls."""
-    retries = RetryMiddleware(max_retries=3, base_delay=0.05)
-    async with (
-        ScriptedServer() as server,
-        aiohttp.ClientSession(server.url, middlewares=[count_calls, retries, count_attempts]) as session,
-    ):
-        server.script("/users/123", Disconnect(), 503, {"id": 123, "name": "Ada"})
+async def make_calls(base_url: str) -> None:
+    """Send three requests by such a session, as by any other."""
+    retries = RetryMiddleware(max_retries=3)
+    middlewares: list[ClientMiddlewareType] = [count_calls, retries, count_attempts]
+    async with aiohttp.ClientSession(base_url, middlewares=middlewares) as session:
         async with session.get("/users/123") as response:
             user = await response.json()
-        requests = len(server.requests("/users/123"))
-        print(f"{user['name']} came after {seen['calls']} call, {seen['attempts']} attempts and {requests} requests")
+        print(f"GET /users/123: {user}, by {seen['calls']} call and {seen['attempts']} attempts")
 
-        # A gateway's 504: the request may have been processed, and a POST is not repeated unasked.
-        server.script("/orders", 504, 504, {"id": 7})
+        # A gateway's 504: it may have been processed, and a POST is not repeated unasked.
         async with session.post("/orders", json={"item": 1}) as response:
-            print(f"POST /orders answered {response.status} after {len(server.requests('/orders'))} request")
+            print("POST /orders:", response.status)
 
         # The server can tell by the key that both requests are for one order.
-        async with session.post("/orders", json={"item": 1}, headers={"Idempotency-Key": "5f0c2a9e"}) as response:
-            keys = [request.headers.get("Idempotency-Key") for request in server.requests("/orders")[1:]]
-            print(f"POST /orders answered {response.status} after {len(keys)} requests with {len(set(keys))} key")
+        key = {"Idempotency-Key": "5f0c2a9e"}
+        async with session.post("/orders", json={"item": 1}, headers=key) as response:
+            print("POST /orders, with a key:", response.status)
+
+
+# --- the stage: a server that fails, and waits that take no time ------------------------------------------------------
+
+
+async def main() -> None:
+    """Show the calls, and the requests that they became."""
+    async with ScriptedServer() as server:
+        server.script("/users/123", Disconnect(), 503, {"id": 123, "name": "Ada"})
+        server.script("/orders", 504, 504, {"id": 7})
+        with no_waits():
+            await make_calls(server.url)
+        keys = [request.headers.get("Idempotency-Key") for request in server.requests("/orders")]
+        print("The server has seen", len(server.requests("/users/123")), "GETs, and POSTs with the keys", keys)
 
 
 if __name__ == "__main__":

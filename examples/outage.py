@@ -1,7 +1,6 @@
-"""A server that is down, and what reaches it: without guards, with a budget, with a circuit breaker, with a pause."""
+"""What reaches a server that is down: without guards, with a budget, a breaker, or a pause."""
 
 import asyncio
-import logging
 from collections import Counter
 
 from retrykit import (
@@ -14,9 +13,13 @@ from retrykit import (
     RetryBudget,
     RetryPolicy,
 )
-from retrykit.testing import Reply, ScriptedServer
+from retrykit.testing import Reply, ScriptedServer, no_waits
 
-POLICY = RetryPolicy(max_retries=3, base_delay=0.01)
+# In production, with jitter="full".
+POLICY = RetryPolicy(max_retries=3, timeout=10)
+WITH_BUDGET = POLICY.replace(budget=RetryBudget.ratio(0.1, reserve=2))
+WITH_BREAKER = POLICY.replace(breaker=CircuitBreaker(min_attempts=5))
+WITH_PAUSE = POLICY.replace(pause=OriginPause(), timeout=5)
 
 
 async def outcome_of_call(client: AsyncHTTPClient) -> str:
@@ -24,10 +27,13 @@ async def outcome_of_call(client: AsyncHTTPClient) -> str:
     try:
         await client.get("/users")
     except GiveUpError as error:
-        return error.reason
+        return f"gave up: {error.reason}"
     except (CircuitOpenError, OriginPausedError) as error:
-        return f"unsent by {error.reason}"
+        return f"not sent: {error.reason}"
     return "ok"
+
+
+# --- the stage: a server that fails, and waits that take no time ------------------------------------------------------
 
 
 async def twenty_calls(client: AsyncHTTPClient) -> str:
@@ -45,22 +51,21 @@ async def outage(title: str, policy: RetryPolicy) -> None:
 
 
 async def rate_limit() -> None:
-    """Call a server that asks the first one to wait for a second."""
-    policy = POLICY.replace(pause=OriginPause(), timeout=0.3)
-    async with ScriptedServer() as server, AsyncHTTPClient(server.url, policy=policy) as client:
-        server.script("/users", Reply(429, retry_after=1), [{"id": 123}])
+    """Call a server that asks the first one to come back in 7 seconds, which is longer than a call can wait."""
+    async with ScriptedServer() as server, AsyncHTTPClient(server.url, policy=WITH_PAUSE) as client:
+        server.script("/users", Reply(429, retry_after=7), [{"id": 123}])
         ends = await twenty_calls(client)
         print(f"pause: {len(server.requests())} request ({ends})")
-        print("pause, a call that can wait:", await client.get("/users", timeout=5))
+        print("pause, a call that can wait:", await client.get("/users", timeout=20))
 
 
 async def main() -> None:
     """Make the same 20 calls under each guard."""
-    logging.getLogger("retrykit").setLevel(logging.ERROR)
-    await outage("no guard", POLICY)
-    await outage("budget", POLICY.replace(budget=RetryBudget.ratio(0.1, reserve=2)))
-    await outage("breaker", POLICY.replace(breaker=CircuitBreaker(min_attempts=5)))
-    await rate_limit()
+    with no_waits():
+        await outage("no guard", POLICY)
+        await outage("budget", WITH_BUDGET)
+        await outage("breaker", WITH_BREAKER)
+        await rate_limit()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The documentation runs: every Python block of README.md and docs/*.md, and the examples.
+"""The documentation runs: every Python block of README.md and docs/*.md.
 
 The blocks of a page run in order, in one namespace and one event loop, with `await` allowed at the top. The server that
 they call `https://api.example.com` is a real one, scripted in `SCRIPTS` afresh for each block, and waits are skipped.
@@ -39,6 +39,7 @@ import retrykit
 from retrykit import RetryPolicy, log_listener, redis, set_listeners, simulate, testing
 from retrykit.cli.endings import EXIT_CODES
 from retrykit.core.listeners import get_listeners, logger
+from retrykit.telemetry import opentelemetry, prometheus
 from retrykit.testing import Disconnect, Raw, Reply, Resumable, ScriptedServer, Truncated
 from tests.redis.server import RedisServer
 
@@ -400,7 +401,9 @@ def test_a_wrong_default_is_seen() -> None:
     assert defaults_shown(text.replace("| `max_delay` | `60.0` |", "| `max_delay` | `61.0` |")) != defaults_shown(text)
 
 
-@pytest.mark.parametrize("module", [retrykit, testing, simulate, redis], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [retrykit, testing, simulate, redis, prometheus, opentelemetry], ids=lambda module: module.__name__
+)
 def test_the_reference_has_every_public_name(module: Any) -> None:
     reference = (ROOT / "docs" / "reference.md").read_text()
     shown = re.findall(
@@ -447,62 +450,3 @@ async def test_the_command_of_the_page_fetches(scripted_server: ScriptedServer) 
     run = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=subprocess.PIPE, env=environment)
     output, _ = await run.communicate()
     assert (run.returncode, output) == (0, b'{"id": 123}')
-
-
-# --- the examples -----------------------------------------------------------------------------------------------------
-
-
-def run_example(name: str) -> str:
-    run = run_python("-X", "dev", "-W", "error", str(ROOT / "examples" / name), folder=ROOT)
-    assert run.returncode == 0, run.stderr
-    assert "Traceback" not in run.stderr
-    return run.stdout
-
-
-def test_the_decorated_example() -> None:
-    assert run_example("decorated.py").splitlines() == [
-        "Ada came after 3 requests",
-        "/flaky answered 503 then 200",
-    ]
-
-
-def test_the_client_example() -> None:
-    assert run_example("client.py").splitlines() == [
-        "GET /users: [{'id': 123}]",
-        "GET /nobody: 404",
-        "POST /users: 504 not_repeatable",
-        "GET /closed: 503 retry_after Back tomorrow.",
-    ]
-
-
-def test_the_middleware_example() -> None:
-    assert run_example("middleware.py").splitlines() == [
-        "Ada came after 1 call, 3 attempts and 3 requests",
-        "POST /orders answered 504 after 1 request",
-        "POST /orders answered 200 after 2 requests with 1 key",
-    ]
-
-
-def test_the_outage_example() -> None:
-    assert run_example("outage.py").splitlines() == [
-        "no guard: 60 requests (20 attempts)",
-        "budget: 22 requests (1 attempts, 19 budget)",
-        "breaker: 5 requests (1 attempts, 1 circuit_open, 18 unsent by circuit_open)",
-        "pause: 1 request (1 timeout, 19 unsent by timeout)",
-        "pause, a call that can wait: [{'id': 123}]",
-    ]
-
-
-def test_the_bodies_example() -> None:
-    why = "its server names neither a strong ETag nor a Last-Modified that could stand for one"
-    assert run_example("bodies.py").splitlines() == [
-        "stream: 100000 of 100000 bytes, by [None, 'bytes=30000-', 'bytes=60000-']",
-        f"stream: the body can't be resumed: {why}",
-        "download: file with 100000 bytes, by 3 requests",
-        "fetch_all: 100 results, failed [13, 77]",
-    ]
-
-
-def test_every_example_has_a_test() -> None:
-    tests = inspect.getsource(sys.modules[__name__])
-    assert all(f'run_example("{path.name}")' in tests for path in (ROOT / "examples").glob("*.py"))

@@ -17,6 +17,8 @@ from retrykit.core.errors import GiveUpError, OriginPausedError, ResponseError
 
 UNWRITTEN = 23
 """The exit code where standard output, or a file, takes nothing more."""
+MALFORMED, UNRESOLVED = 3, 6
+"""Those where a URL can't be read, or its host has no address."""
 SIGNALLED = 128
 """What a shell adds to the number of a signal that has ended a command."""
 UNREAD = 26
@@ -41,11 +43,11 @@ class _Ending(NamedTuple):
 # The first that fits. aiohttp's classes overlap: a wrong certificate is also a connection that could not be made.
 _ENDINGS = (
     _Ending(aiohttp.NonHttpUrlClientError, 1, "neither http nor https"),
-    _Ending(aiohttp.InvalidUrlRedirectClientError, 3, "a redirect to a malformed URL"),
-    _Ending(LongLineError, 3, "the line is too long for a URL"),
-    _Ending(aiohttp.InvalidURL, 3, "malformed URL"),
-    _Ending(aiohttp.ClientConnectorDNSError, 6, "could not resolve the host's name"),
-    _Ending(UnicodeError, 6, "could not resolve the host's name"),  # It has a label that no name can have.
+    _Ending(aiohttp.InvalidUrlRedirectClientError, MALFORMED, "a redirect to a malformed URL"),
+    _Ending(LongLineError, MALFORMED, "the line is too long for a URL"),
+    _Ending(aiohttp.InvalidURL, MALFORMED, "malformed URL"),
+    _Ending(aiohttp.ClientConnectorDNSError, UNRESOLVED, "could not resolve the host's name"),
+    _Ending(UnicodeError, UNRESOLVED, "could not resolve the host's name"),  # It has a label that no name can have.
     _Ending(aiohttp.ClientConnectorCertificateError, 60, "the certificate is not trusted"),
     _Ending(aiohttp.ClientSSLError, 35, "TLS failure"),
     # Only a connection that was made can be reset, and then it is TLS that was being agreed on.

@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+import shlex
 import sys
+from pathlib import Path
 
 import aiohttp
 
-from retrykit.cli.endings import FAILURES, UNWRITTEN, Failure, abandon, say, shown
+from retrykit.cli.endings import FAILURES, MALFORMED, UNRESOLVED, UNWRITTEN, Failure, abandon, say, shown
 from retrykit.cli.listening import listening, outcome
 from retrykit.core.events import RetryEvent, from_now
 from retrykit.core.policy import RetryPolicy
@@ -25,7 +27,7 @@ def run(url: str, policy: RetryPolicy) -> int:
     Returns:
         The exit code.
     """
-    url = with_scheme(url)
+    given, url = url, with_scheme(url)
     failed: list[RetryEvent] = []
 
     def report(event: RetryEvent) -> None:
@@ -38,11 +40,20 @@ def run(url: str, policy: RetryPolicy) -> int:
             status, body = asyncio.run(_fetch(url, policy))
     except FAILURES as error:
         failure, where = Failure.by(error), shown(url)
-        say(failure.line(where and f"GET {where}"))
+        say(failure.line(where and f"GET {where}") + file_hint(given, failure))
         return failure.code
     if failed:
         say(f"GET {shown(url)} {status}, {len(body)} bytes")
     return _write(body)
+
+
+def file_hint(given: str, failure: Failure) -> str:
+    """What to write for the URLs in a file, where a name of one was given in the place of a URL."""
+    try:
+        is_file = failure.code in (MALFORMED, UNRESOLVED) and Path(given).is_file()
+    except (OSError, ValueError):  # The name of no file.
+        return ""
+    return f"; {given} is a file here: for the URLs in it, write `get - < {shlex.quote(given)}`" if is_file else ""
 
 
 def with_scheme(url: str) -> str:

@@ -16,6 +16,7 @@ from yarl import URL
 
 from retrykit.cli.daemon import in_daemon_thread
 from retrykit.cli.endings import SIGNALLED, UNREAD, UNWRITTEN, Failure, say, shown
+from retrykit.cli.get import file_hint
 from retrykit.cli.interruption import Interruption
 from retrykit.cli.lines import UnreadableError
 from retrykit.cli.listening import listening
@@ -109,6 +110,8 @@ def _unwritable(folder: Path, options: Options) -> Failure | None:
         return Failure(UNWRITTEN, "standard output is closed")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        return Failure(UNWRITTEN, f"{str(folder)!r} is a file, and has to be a folder; give another one to -o")
     except OSError as error:
         return Failure(UNWRITTEN, f"there is no folder {str(folder)!r}, and it can't be made, {error.strerror}")
     return None
@@ -227,7 +230,8 @@ class _Work:
         failure, where = Failure.by(error), shown(target.url)
         self._tally.fail(target.number, failure)
         # A malformed URL can't be shown without what is secret in it.
-        self._watch.say(failure.line(f"GET {where}" if where else f"URL {target.number}"))
+        line = failure.line(f"GET {where}" if where else f"URL {target.number}")
+        self._watch.say(line + file_hint(target.given, failure))
         self._watch.refresh()
 
 

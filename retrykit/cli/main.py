@@ -2,8 +2,9 @@
 
 import signal
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
@@ -25,6 +26,10 @@ _SIMULATED = RetryPolicy(max_retries=4, jitter="full", attempt_timeout=1.0)
 
 _ATTEMPTS = "attempts in total, the first included; 1 never retries"
 _FIRST_WAIT = "the wait before the second attempt; each later one is twice as long"
+_SHOWN = (
+    "The exit code is 0, or 2 where an argument is wrong, a package that it needs is not installed, or the picture"
+    " can't be written."
+)
 _GET = """\
 Fetch a URL. The body goes to standard output. Attempts that fail are reported
 on standard error; where none does, nothing is.
@@ -46,11 +51,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        return _run(_parser().parse_args(argv))
+        return _run(_arguments(argv))
     except KeyboardInterrupt:
         return _INTERRUPTED
     finally:
         _give_up_errors()
+
+
+def _arguments(argv: Sequence[str] | None) -> Namespace:
+    """The arguments, where the command knows all of them: argparse would refuse the others without a word on why."""
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        parser.exit(_CANT_RUN)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        options = {f"--{key.replace('_', '-')}" for key in vars(arguments)} - {"--run", "--refuse"}
+        meant = get_close_matches(name, options, 1) if name.startswith("--") else ()
+        hint = f"did you mean {meant[0]}?" if meant else "see --help"
+        kind = "option" if name.startswith("-") else "argument"
+        arguments.refuse(f"there is no {kind} {name}; {hint}")
+    return arguments
 
 
 def _run(arguments: Namespace) -> int:
@@ -85,7 +107,7 @@ def _parser() -> ArgumentParser:
         description="Start a server on 127.0.0.1 that misbehaves, call it without retrykit and then with it, and print"
         " every attempt. It takes a few seconds. The exit code is 0 where retrykit saved every call, else 1.",
     )
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, refuse=demo.error)
     _add_get_arguments(
         commands.add_parser(
             "get",
@@ -99,7 +121,7 @@ def _parser() -> ArgumentParser:
         commands.add_parser(
             "plan",
             help="show the waits of a policy",
-            description="Show how long a policy waits between attempts, and how long a whole call can take.",
+            description=f"Show how long a policy waits between attempts, and how long a whole call can take. {_SHOWN}",
         )
     )
     _add_simulate_arguments(
@@ -108,7 +130,7 @@ def _parser() -> ArgumentParser:
             help="put policies through an outage, a burst and an overload",
             description="Run many calls through an outage, a burst and an overload of a server of limited capacity, on"
             " a virtual clock: without retries, with plain ones, and with guards that keep them from making it worse."
-            " The same arguments give the same numbers.",
+            f" The same arguments give the same numbers. {_SHOWN}",
         )
     )
     return parser
@@ -148,7 +170,26 @@ def _add_get_arguments(parser: ArgumentParser) -> None:
     _add(parser, "--base-delay SECONDS", values.seconds, what, policy.base_delay)
     what = "for the whole call, attempts and waits together; of a download, for each wait for more bytes"
     _add(parser, "--timeout SECONDS", values.limit, what, DEFAULT_TIMEOUT)
+    for names, instead in _ELSEWHERE.items():
+        parser.add_argument(*names.split(), nargs="?", action=_Refused, dest="elsewhere", help=SUPPRESS, const=instead)
     parser.set_defaults(run=_get, refuse=parser.error)
+
+
+class _Refused(Action):
+    """An option that other programs have: its `const` says what to do instead."""
+
+    def __call__(self, parser: ArgumentParser, _: object, __: object, name: str | None = None) -> None:
+        parser.error(f"there is no option {name}; {self.const}")
+
+
+# Those of curl, where one thing has the place of another.
+_ELSEWHERE = {
+    "-H --header": "get sends no headers of its own; for a request with headers, write a program with fetch_bytes(url,"
+    " headers=...)",
+    "-X --request -d --data": "get sends a GET without a body; for other requests, write a program with"
+    " AsyncHTTPClient",
+    "-O --remote-name --output": "to download to a file that is called as the URL, give -o and a folder, such as -o .",
+}
 
 
 def _add_plan_arguments(parser: ArgumentParser) -> None:
@@ -189,7 +230,13 @@ def _add_schedule(parser: ArgumentParser, policy: RetryPolicy, attempts: Callabl
 def _add_jitter_and_limits(parser: ArgumentParser, policy: RetryPolicy) -> None:
     what = f"the randomness of the waits: {', '.join(JITTERS)}"
     _add(parser, "--jitter KIND", str, what, policy.jitter, choices=JITTERS)
-    _add(parser, "--timeout SECONDS", values.limit, "for the whole call", policy.timeout or "none")
+    _add(
+        parser,
+        "--timeout SECONDS",
+        values.limit,
+        "for the whole call, attempts and waits together",
+        policy.timeout or "none",
+    )
     _add(parser, "--attempt-timeout SECONDS", values.limit, "for each attempt", policy.attempt_timeout or "none")
 
 

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +42,19 @@ _KNOWN_ELSEWHERE = {
     "circuit_breaker": "breaker",
     "hedge": "hedge_after",
     "hedging_delay": "hedge_after",
+    "max_tokens": "capacity",
+    "failure_threshold": "failure_rate",
+    "recovery_timeout": "open_for",
+    "reset_timeout": "open_for",
+    "cooldown": "open_for",
+    "checksum": "sha256",
+    "digest": "sha256",
+    "md5": "sha256",
+    "sha1": "sha256",
+    "callback": "progress",
+    "on_progress": "progress",
+    "verify": "ssl",
+    "follow_redirects": "allow_redirects",
 }
 
 
@@ -58,12 +71,24 @@ def known_names(given: Iterable[str], known: Collection[str]) -> None:
             raise TypeError(f"there is no option {name}=; the options are {', '.join(known)}")
 
 
+def no_others(make: Callable[..., Any], given: Iterable[str]) -> None:
+    """Refuse options that what makes an object doesn't have."""
+    if given:
+        known_names(given, [name for name in inspect.signature(make).parameters if name not in ("self", "unknown")])
+
+
 def refuse_misspelt(name: str, known: Collection[str]) -> None:
     """Refuse what is nearly the name of an option, or its name in another library."""
+    if (meant := meant_by(name, known)) is not None:
+        raise TypeError(f"there is no option {name}=; did you mean {meant}=?")
+
+
+def meant_by(name: str, known: Collection[str]) -> str | None:
+    """The option that this is nearly the name of, or its name in another library; `None` where there is none."""
     elsewhere = _KNOWN_ELSEWHERE.get(name)
-    close = [elsewhere] if elsewhere in known else difflib.get_close_matches(name, known, 1, 0.8)
-    if close:
-        raise TypeError(f"there is no option {name}=; did you mean {close[0]}=?")
+    if elsewhere in known:
+        return elsewhere
+    return next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)
 
 
 def is_number(value: object) -> bool:
@@ -197,6 +222,11 @@ def guard(example: str, methods: Collection[str], name: str, value: Any) -> Any:
     """An object that has these methods."""
     if isinstance(value, type):
         raise TypeError(f"{name}={value.__name__} is a class; write an object of it, such as {name}={example}")
+    if isinstance(value, bool | int | float | str):
+        raise TypeError(
+            f"{name}={value!r} is no {name}; write {name}={example}, and share that object between the calls that it is"
+            " for"
+        )
     missing = [method for method in methods if not callable(getattr(value, method, None))]
     if missing and hasattr(value, name):  # A `Fleet` has it.
         raise TypeError(f"{name}={value!r} is no {name}, and has one; write its .{name}")

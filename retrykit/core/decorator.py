@@ -125,6 +125,8 @@ def policy_of(policy: RetryPolicy | None, options: RetryOptions) -> RetryPolicy:
     """The policy, changed by the named options."""
     if policy is None:
         return RetryPolicy(**options)
+    if isinstance(policy, type):
+        raise TypeError(f"policy={policy.__name__} is a class; write an object of it, such as policy=RetryPolicy()")
     if not isinstance(policy, RetryPolicy):
         raise TypeError(
             f"policy={policy!r} is no RetryPolicy; write policy=RetryPolicy(max_retries=5), or just max_retries=5"
@@ -185,6 +187,13 @@ def _refuse_unawaitable(fn: Any) -> None:
         )
     if isinstance(fn, type) and not hasattr(fn, "__await__"):
         raise TypeError(f"retry_http can't decorate the class {name}; decorate its methods that are `async def`")
+    if isinstance(fn, RetryPolicy):
+        raise TypeError("retry_http was given a policy, which goes by name; write @retry_http(policy=policy)")
+    if not callable(fn) and hasattr(fn, "request"):
+        raise TypeError(
+            f"retry_http was given {shown_type(fn)}, which is no coroutine function; decorate the `async def` function"
+            " that sends the request by it"
+        )
     if not callable(fn):
         raise TypeError(
             f"retry_http was given {fn!r}, which is no coroutine function; options go by name:"

@@ -2,6 +2,7 @@
 
 import logging
 from enum import Enum
+from typing import Never
 
 from aiohttp.typedefs import StrOrURL
 
@@ -93,7 +94,9 @@ class CircuitBreaker:
         probes: int = 1,
         name: str = "decorated functions",
         max_origins: int = 1024,
+        **unknown: Never,
     ) -> None:
+        checks.no_others(CircuitBreaker, unknown)
         self.failure_rate = share("failure_rate", failure_rate, 0.5)
         self.window = checks.positive("window", window)
         self.min_attempts = whole("min_attempts", min_attempts)

@@ -1,10 +1,11 @@
 """RetryBudget: how many retries there may be, measured by what succeeds."""
 
 import contextlib
-from typing import Self
+from typing import Never, Self
 
 from aiohttp.typedefs import StrOrURL
 
+from retrykit.core import checks
 from retrykit.core.checks import is_number
 from retrykit.guards.origins import origin_named, share, whole
 
@@ -57,7 +58,11 @@ class RetryBudget:
         throttling_cost: float | None = None,
         refund: float = 1,
         max_origins: int = 1024,
+        **unknown: Never,
     ) -> None:
+        if "ratio" in unknown:
+            raise TypeError("there is no option ratio=; for a share of the calls, write RetryBudget.ratio(0.1)")
+        checks.no_others(RetryBudget, unknown)
         self.capacity = _tokens("capacity", capacity)
         self.cost = _tokens("cost", cost)
         self.throttling_cost = min(5, cost) if throttling_cost is None else _tokens("throttling_cost", throttling_cost)

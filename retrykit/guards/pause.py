@@ -2,6 +2,7 @@
 
 import logging
 import math
+from typing import Never
 
 from aiohttp.typedefs import StrOrURL
 
@@ -41,7 +42,10 @@ class OriginPause:
         TypeError: It is no number.
     """
 
-    def __init__(self, *, spread: float = 0.25, longest: Seconds = 3600.0, max_origins: int = 1024) -> None:
+    def __init__(
+        self, *, spread: float = 0.25, longest: Seconds = 3600.0, max_origins: int = 1024, **unknown: Never
+    ) -> None:
+        checks.no_others(OriginPause, unknown)
         if not checks.is_number(spread):
             raise TypeError(f"spread={spread!r} is no number; write a part of the wait, such as spread=0.25")
         if not 0 <= spread < math.inf:

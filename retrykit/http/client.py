@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from enum import Enum
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, JsonPayload
 from aiohttp.typedefs import StrOrURL
@@ -255,6 +255,14 @@ class AsyncHTTPClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    if not TYPE_CHECKING:  # Type checkers refuse it where it is missing.
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(f"{type(self).__name__} is closed by awaiting; write `async with` in place of `with`")
+
+        def __exit__(self, *_: object) -> None:
+            """Python looks for it before it enters."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._base.url.with_user(None)}: {self._policy}>"

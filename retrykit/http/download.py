@@ -92,12 +92,12 @@ async def download(
         OSError: The file can't be written: say, the disk is full. It is not retried, and the part stays.
         ValueError: `sha256` is no digest, or `headers` have a `Range`.
     """
-    target, wanted = Path(path), _as_digest(sha256)
+    target, wanted = _as_path(path), _as_digest(sha256)
     if not target.name:
         raise ValueError(f"path={str(path)!r} names no file; write its name as well, such as 'big.iso'")
     if progress is not None:
         _refuse_other_than_function(progress)
-    call, request = for_body(_CALL, cast(dict[str, Any], options))
+    call, request = for_body(_CALL, cast(dict[str, Any], options), further=("sha256", "progress"))
     async with one_session(session) as open_session:
         part = Part(target, Source.of(open_session, url, request), wanted)
         try:
@@ -202,6 +202,14 @@ def _refuse_other_than_function(progress: object) -> None:
         raise TypeError(
             f"progress is the coroutine function {name_of(progress)}, and is called and not awaited; write `def`"
         )
+
+
+def _as_path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path is {shown_type(path)}; write the name of the file as a str or a pathlib.Path")
+    if str(path).lower().startswith(("http://", "https://")):
+        raise ValueError("path is a URL, and has to be the name of a file; the URL comes first: download(url, path)")
+    return Path(path)
 
 
 def _as_digest(sha256: str | None) -> str | None:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import ClientResponse, ClientSession
 from aiohttp.typedefs import StrOrURL
+from yarl import URL
 
 from retrykit.core.decorator import Retried, decorate
 from retrykit.core.events import Request
@@ -53,11 +54,17 @@ def _taking_options(retried: Retried[P, R], *, reads_body: bool) -> Retried[P, R
     arguments = inspect.signature(retried).parameters.keys() - {"options"}
     usual = cast(Callable[..., Coroutine[Any, Any, R]], retried)
     usual_request = {"statuses": retried.policy.statuses} if reads_body else {}
+    in_order = "url" if reads_body else "session, url"
 
     @functools.wraps(cast(Callable[P, Awaitable[R]], retried))
     async def call(*args: Any, **options: Any) -> R:
         if not options:  # Most calls have none, and are spared what is to be done with them.
-            return await usual(*args, **usual_request)
+            try:
+                return await usual(*args, **usual_request)
+            except TypeError:
+                _refuse_order(retried.__name__, in_order, args)
+                raise
+        _refuse_order(retried.__name__, in_order, args)
         named = {name: options.pop(name) for name in arguments & options.keys()}
         chosen, request = send.for_call(retried, options)
         if reads_body:
@@ -71,6 +78,15 @@ def _taking_options(retried: Retried[P, R], *, reads_body: bool) -> Retried[P, R
     vars(call).update(retry_with=retry_with, __wrapped__=retried.__wrapped__)
     _usual[call] = functools.partial(usual, **usual_request)
     return cast(Retried[P, R], call)
+
+
+def _refuse_order(name: str, in_order: str, args: tuple[Any, ...]) -> None:
+    """Say what comes first, where that is not what was given."""
+    is_url_first = bool(args) and isinstance(args[0], str | URL)
+    if in_order == "url" and (len(args) > 1 or (args and hasattr(args[0], "request"))):
+        raise TypeError(f"{name} takes the URL, and all else by name; write {name}(url, session=session)") from None
+    if in_order != "url" and is_url_first:
+        raise TypeError(f"{name} takes the session first, and then the URL; write {name}(session, url)") from None
 
 
 def _describe_get(session: ClientSession, url: StrOrURL, **request: Any) -> Request:  # noqa: ARG001

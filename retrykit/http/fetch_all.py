@@ -11,7 +11,9 @@ from aiohttp.typedefs import StrOrURL
 
 from retrykit.core import checks, clock, scope
 from retrykit.core.errors import UsageError
+from retrykit.core.policy import RetryOptions
 from retrykit.http.fetch import fetch_json, without_options
+from retrykit.http.send import CallOptions
 from retrykit.http.sessions import SharedSession, shared_session
 
 T = TypeVar("T")
@@ -63,6 +65,7 @@ def fetch_all(
     *,
     concurrency: int = 100,
     ordered: bool = False,
+    **misplaced: object,
 ) -> "FetchAll[Any, Any]":
     """Make a call for each item, many at once; their results, one by one, as they come.
 
@@ -83,6 +86,7 @@ def fetch_all(
             were not handed out yet are twice as many.
         ordered: Are the results to come in the order of the items? Default: no, as soon as they are there. In order, a
             slow call holds back the results after its own, and when these are as many as above, further calls, too.
+        **misplaced: None. Those of each call go with `fetch`, as above.
 
     Returns:
         An async iterator of `Fetched`. Nothing is taken or called before it is iterated over.
@@ -100,6 +104,8 @@ def fetch_all(
     """
     _refuse_items(items)
     _refuse_fetch(fetch)
+    for name in misplaced:
+        _refuse_misplaced(name, fetch)
     _refuse_concurrency(concurrency)
     return FetchAll(_Calls(items, fetch, concurrency, ordered=checks.flag("ordered", ordered)))
 
@@ -427,6 +433,8 @@ def _refuse_items(items: object) -> None:
             f"items is {checks.shown_type(items)}, and would be taken apart; give a list of what to fetch, such as"
             " fetch_all([url])"
         )
+    if inspect.isfunction(items):
+        raise TypeError("items is a function; the items come first, and then what is called with each: (urls, fetch)")
     if not isinstance(items, AsyncIterable | Iterable):
         raise TypeError(
             f"items is {checks.shown_type(items)}, which can't be iterated over; give a list, a generator, an async"
@@ -446,6 +454,23 @@ def _refuse_fetch(fetch: object) -> None:
             f"fetch is {checks.shown_type(fetch)}, which can't be called; give a coroutine function of one argument,"
             " such as fetch_json"
         )
+
+
+def _refuse_misplaced(name: str, fetch: object) -> None:
+    """Say where an option belongs that each call has."""
+    checks.refuse_misspelt(name, ("concurrency", "ordered"))
+    option, called = checks.meant_by(name, _EACH_CALLS) or name, checks.name_of(fetch)
+    if option in RetryOptions.__annotations__ and hasattr(fetch, "retry_with"):
+        instead = f"{called}.retry_with({option}=...)"
+    else:
+        instead = f"functools.partial({called}, {option}=...)"
+    raise TypeError(
+        f"fetch_all has no option {name}=, and has concurrency= and ordered=; what is for each call goes with the"
+        f" function: fetch_all(items, {instead})"
+    )
+
+
+_EACH_CALLS = (*CallOptions.__annotations__, "session")
 
 
 def _refuse_concurrency(concurrency: object) -> None:

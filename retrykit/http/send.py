@@ -83,12 +83,13 @@ class CallOptions(VerbOptions, total=False):
 
 
 def for_call(
-    fetch: Retried[P, R], options: dict[str, Any], *, needs_key: bool = False
+    fetch: Retried[P, R], options: dict[str, Any], *, needs_key: bool = False, further: Collection[str] = ()
 ) -> tuple[Retried[P, R], dict[str, Any]]:
     """Part the options of one call: those of the policy change `fetch`, the others are the request's.
 
     A number as `timeout` bounds the call. Of a `ClientTimeout`, `total` does so; its other fields bound each attempt.
     A request that `needs_key` gets an idempotency key, unless it has one or is said to have none.
+    Where a name is misspelt, the options `further` may have been meant as well.
 
     Raises:
         TypeError: A name is misspelt. (What is unknown otherwise is left to aiohttp, which may be newer than we are.)
@@ -96,18 +97,20 @@ def for_call(
     """
     request = dict(options)
     if request:
-        fetch = _under_options(fetch, request)
+        fetch = _under_options(fetch, request, further)
     if request or needs_key:
         _make_repeatable(request, needs_key=needs_key)
     return fetch, request
 
 
-def _under_options(fetch: Retried[P, R], request: dict[str, Any]) -> Retried[P, R]:
+def _under_options(fetch: Retried[P, R], request: dict[str, Any], further: Collection[str]) -> Retried[P, R]:
     """`fetch` changed by the options of a policy, which are taken out of the request's."""
     changes = {name: request.pop(name) for name in _POLICY_OPTIONS & request.keys()}
     policy = request.pop("policy", None)
     for name in request.keys() - CallOptions.__annotations__.keys():
-        checks.refuse_misspelt(name, (*_POLICY_OPTIONS, "idempotency_key"))
+        checks.refuse_misspelt(name, (*CallOptions.__annotations__, *further))
+    if "session" in request:
+        raise TypeError("the session is fixed here; give it to the client: AsyncHTTPClient(base_url, session=session)")
     if "method" in request:
         raise TypeError("the method is fixed here; for any method there is AsyncHTTPClient.request(method, path)")
     timeout = changes.get("timeout")

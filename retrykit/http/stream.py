@@ -10,8 +10,10 @@ is said of it. The count of attempts, and the time, begin anew with each byte th
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Self, Unpack, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, Unpack, cast
 
 from aiohttp import ClientPayloadError, ClientResponse, ClientSession, hdrs
 from aiohttp.typedefs import StrOrURL
@@ -20,7 +22,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from retrykit.core import clock, scope
 from retrykit.core.decorator import Retried, decorate
 from retrykit.core.discard import MOST_SECONDS
-from retrykit.core.errors import NotTheRestError, ResponseError
+from retrykit.core.errors import NotTheRestError, ResponseError, UsageError
 from retrykit.core.events import Ended, Request, history_of
 from retrykit.core.plan import CarriedOn, Traits
 from retrykit.core.policy import RetryPolicy
@@ -348,7 +350,7 @@ def calls(policy: RetryPolicy, name: str) -> Call:
     return _unhedged(decorate(Transfer.attempt, policy, name, _TRAITS))
 
 
-def for_body(call: Call, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]:
+def for_body(call: Call, options: dict[str, Any], further: Collection[str] = ()) -> tuple[Call, dict[str, Any]]:
     """Part the options of a call for a body: those of the policy change the calls, the others are the request's.
 
     Raises:
@@ -357,7 +359,7 @@ def for_body(call: Call, options: dict[str, Any]) -> tuple[Call, dict[str, Any]]
     for name in ("data", "json"):
         if options.get(name) is not None:
             raise TypeError(f"{name}= was given, and a request whose body may have to be resumed has none")
-    call, request = send.for_call(call, options)
+    call, request = send.for_call(call, options, further=further)
     return _unhedged(call), as_whole(request)
 
 
@@ -406,8 +408,13 @@ class BodyStream:
         """Bytes of the whole body; `None` where the server has not told it, or has coded the body."""
         return None if self._transfer.known is None else self._transfer.known.size
 
-    async def read(self) -> bytes:
+    async def read(self, *size: Never) -> bytes:
         """All of the body that was not read yet, in memory."""
+        if size:
+            raise TypeError(
+                f"{type(self).__name__}.read() takes no number of bytes, and gives all that was not read yet; for"
+                " pieces, write `async for chunk in body`, which gives them as they come"
+            )
         return b"".join([chunk async for chunk in self])
 
     def __aiter__(self) -> Self:
@@ -426,15 +433,63 @@ class BodyStream:
             raise StopAsyncIteration
         return chunk
 
+    if not TYPE_CHECKING:  # Type checkers know what there is.
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"a {type(self).__name__} has no {name}; it has status, headers, size and read(), which gives all of"
+                " the body, and `async for chunk in body` gives it piece by piece",
+                name=name,
+                obj=self,
+            )
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._transfer.offset} of {self.size} bytes>"
 
 
+class _Opening(AbstractAsyncContextManager[BodyStream]):
+    """A body that is opened by `async with`; who tries it otherwise is told so.
+
+    Args:
+        opening: Opens it, and closes it at the end.
+    """
+
+    def __init__(self, opening: AbstractAsyncContextManager[BodyStream]) -> None:
+        self._opening = opening
+
+    async def __aenter__(self) -> BodyStream:
+        return await self._opening.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._opening.__aexit__(kind, error, traceback)
+
+    if not TYPE_CHECKING:  # Type checkers refuse them where they are missing.
+
+        def _refuse(self, *_: object) -> NoReturn:
+            raise UsageError(
+                "a stream was not opened; write `async with stream(url) as body:`, and inside of it"
+                " `async for chunk in body:`"
+            )
+
+        __await__ = __aiter__ = __enter__ = _refuse
+
+        def __exit__(self, *_: object) -> None:
+            """Python looks for it before it enters."""
+
+
+def streaming(
+    call: Call, session: ClientSession, url: StrOrURL, request: dict[str, Any]
+) -> AbstractAsyncContextManager[BodyStream]:
+    """An open body, which is closed at the end."""
+    return _Opening(_streaming(call, session, url, request))
+
+
 @contextlib.asynccontextmanager
-async def streaming(
+async def _streaming(
     call: Call, session: ClientSession, url: StrOrURL, request: dict[str, Any]
 ) -> AsyncIterator[BodyStream]:
-    """An open body, which is closed at the end."""
     transfer = Transfer(call, session, url, request)
     try:
         await transfer.open()
@@ -446,10 +501,9 @@ async def streaming(
 _CALL = calls(RetryPolicy(), "stream")
 
 
-@contextlib.asynccontextmanager
-async def stream(
+def stream(
     url: StrOrURL, *, session: ClientSession | None = None, **options: Unpack[VerbOptions]
-) -> AsyncIterator[BodyStream]:
+) -> AbstractAsyncContextManager[BodyStream]:
     """GET; the body, piece by piece. Where its connection breaks, it goes on where it was, and nobody notices.
 
         async with stream("https://example.com/big.csv") as body:
@@ -478,5 +532,12 @@ async def stream(
         TypeError: A body was given to send.
     """
     call, request = for_body(_CALL, cast(dict[str, Any], options))
-    async with one_session(session) as open_session, streaming(call, open_session, url, request) as body:
+    return _Opening(_streaming_by(session, call, url, request))
+
+
+@contextlib.asynccontextmanager
+async def _streaming_by(
+    session: ClientSession | None, call: Call, url: StrOrURL, request: dict[str, Any]
+) -> AsyncIterator[BodyStream]:
+    async with one_session(session) as open_session, _streaming(call, open_session, url, request) as body:
         yield body

@@ -16,6 +16,9 @@ UNKNOWN = "unknown"
 
 MOST_CALLS, MOST_ORIGINS, MOST_CAUSES = 50, 20, 30
 
+WAIT_BUCKETS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Seconds. The first is of retries that follow at once; the default schedule waits 1 to 60 s."""
+
 
 class Label:
     """The values of a label: the first so many are kept, and any other one is `other`, for as long as the process runs.
@@ -44,12 +47,25 @@ class Labels:
 
     Args:
         max_origins: How many origins have series of their own.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is less than 0.
     """
 
     def __init__(self, max_origins: int) -> None:
-        if not checks.is_number(max_origins) or max_origins < 0:
-            raise ValueError(f"max_origins={max_origins!r} is no number of origins; write a whole number, 0 or more")
-        self.call, self.origin, self.cause = Label(MOST_CALLS), Label(max_origins), Label(MOST_CAUSES)
+        self.call, self.origin, self.cause = Label(MOST_CALLS), Label(_most_origins(max_origins)), Label(MOST_CAUSES)
+
+
+def _most_origins(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"max_origins={value!r} is no whole number; write one such as max_origins={MOST_ORIGINS}")
+    if value < 0:
+        raise ValueError(
+            f"max_origins={value} is less than none; write a whole number such as max_origins={MOST_ORIGINS}, or 0 to"
+            " have all origins be one"
+        )
+    return value
 
 
 def cause_of(event: FailedAttempt) -> str:
@@ -84,12 +100,17 @@ class Watch:
         self._watched: dict[str, Watched] = {}
 
     def add(self, name: str, policy: RetryPolicy) -> None:
-        """Tell of the budget and the breaker of a policy.
+        """Tell of the budget and the breaker of a policy, as far as they can be seen from here.
 
         Raises:
-            TypeError: It is no policy.
+            TypeError: It is no policy, or the name is no text.
             ValueError: It has nothing that can be watched, or the name is taken.
         """
+        if not isinstance(name, str):
+            raise TypeError(
+                f"watch() was given {checks.shown_type(name)} as the name; write a word first, and then the policy:"
+                " watch('api', client.policy)"
+            )
         if not isinstance(policy, RetryPolicy):
             raise TypeError(
                 f"watch({name!r}, ...) was given {checks.shown_type(policy)}; give a RetryPolicy, such as that of a"
@@ -100,7 +121,8 @@ class Watch:
         if budget is None and breaker is None:
             raise ValueError(
                 f"watch({name!r}, ...) was given a policy with neither a RetryBudget nor a CircuitBreaker, so that"
-                " there is nothing to be seen; the budget of a Fleet is in its Redis"
+                " there is nothing to be seen: the budget of a Fleet is in its store, and one of your own is not known;"
+                " watch a policy that has one of the two"
             )
         known = self._watched.get(name)
         watched = Watched(name, budget, breaker)

@@ -5,15 +5,27 @@ Names are those of the semantic conventions for HTTP, where these have one (open
 
 from collections.abc import Iterable
 
-from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from yarl import URL
+
+try:
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
+    from opentelemetry.trace import get_current_span
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "retrykit.telemetry.opentelemetry needs opentelemetry-api; install it: pip install 'retrykit[otel]'",
+        name=error.name,
+    ) from error
 
 from retrykit.core.events import CallEvent, Event, RetryEvent
 from retrykit.core.policy import RetryPolicy
-from retrykit.telemetry.naming import MOST_ORIGINS, OTHER, UNKNOWN, Labels, Watch, cause_of, outcome_of
+from retrykit.telemetry.naming import MOST_ORIGINS, OTHER, UNKNOWN, WAIT_BUCKETS, Labels, Watch, cause_of, outcome_of
+
+__all__ = ["OpenTelemetryListener"]
 
 _Attributes = dict[str, str | int | float]
+
+# What the conventions call known: the methods of RFC 9110 §9.3, and PATCH. Any other one is told as `_OTHER`.
+_METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 
 
 class OpenTelemetryListener:
@@ -26,26 +38,29 @@ class OpenTelemetryListener:
     On the span that is current where a call is made: an event `retrykit.retry` for each retry, one `retrykit.give_up`
     for each give-up, and the attribute `http.request.resend_count`, how often the last call that was retried has sent
     its request again. As metrics: calls, attempts, retries, give-ups and waits, with a bounded number of attributes as
-    of `PrometheusListener`.
+    of `PrometheusListener`. Make one listener for each meter provider.
 
     Args:
         meter_provider: Makes the instruments. Default: the global one.
         max_origins: How many origins have attributes of their own; the others are `other`. Default: 20.
 
     Raises:
-        ValueError: `max_origins` is no number of them.
+        TypeError: `max_origins` is no whole number.
+        ValueError: It is less than 0.
     """
 
     def __init__(self, meter_provider: MeterProvider | None = None, *, max_origins: int = MOST_ORIGINS) -> None:
         self._labels, self._watch = Labels(max_origins), Watch()
-        meter = metrics.get_meter("retrykit", meter_provider=meter_provider)
+        meter = get_meter("retrykit", meter_provider=meter_provider)
         self._calls = meter.create_counter("retrykit.calls", "{call}", "Calls that have ended")
         self._attempts = meter.create_counter("retrykit.attempts", "{attempt}", "Attempts of these calls")
         self._retries = meter.create_counter(
             "retrykit.retries", "{attempt}", "Failed attempts that another one follows"
         )
         self._give_ups = meter.create_counter("retrykit.give_ups", "{call}", "Calls that were given up on")
-        self._waits = meter.create_histogram("retrykit.wait", "s", "Waits before another attempt")
+        self._waits = meter.create_histogram(
+            "retrykit.wait", "s", "Waits before another attempt", explicit_bucket_boundaries_advisory=WAIT_BUCKETS
+        )
         meter.create_observable_gauge(
             "retrykit.budget.left", [self._budgets], "1", "What is left in the emptiest bucket, from 0 to 1"
         )
@@ -56,10 +71,11 @@ class OpenTelemetryListener:
 
         Args:
             name: The attribute `retrykit.policy`.
-            policy: Has a `RetryBudget`, a `CircuitBreaker`, or both. They live as long as the listener.
+            policy: Has a `RetryBudget`, a `CircuitBreaker`, or both; guards of other kinds are passed over. They live
+                as long as the listener, and that as long as its meter provider.
 
         Raises:
-            TypeError: It is no policy.
+            TypeError: It is no policy, or the name is no text.
             ValueError: It has neither, or the name is taken.
         """
         self._watch.add(name, policy)
@@ -75,7 +91,7 @@ class OpenTelemetryListener:
         _tell_span(event)
 
     def call_ended(self, event: CallEvent) -> None:
-        """The same."""
+        """What `set_listeners` asks for calls that end."""
         where = self._where(event)
         self._calls.add(1, {**where, "retrykit.outcome": outcome_of(event)})
         self._attempts.add(event.attempts, where)
@@ -101,14 +117,14 @@ def _server(origin: str) -> _Attributes:
 
 
 def _tell_span(event: Event) -> None:
-    span = trace.get_current_span()
+    span = get_current_span()
     if not span.is_recording():
         return
     told: _Attributes = {"retrykit.call": event.call, "error.type": cause_of(event)}
     if event.status is not None:
         told["http.response.status_code"] = event.status
     if event.method is not None:
-        told["http.request.method"] = event.method
+        told["http.request.method"] = event.method if event.method in _METHODS else "_OTHER"
     if event.origin is not None:
         told.update(_server(event.origin))
     if isinstance(event, RetryEvent):

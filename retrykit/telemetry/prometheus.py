@@ -5,15 +5,21 @@ It needs `pip install 'retrykit[prometheus]'`.
 
 from collections.abc import Iterator
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "retrykit.telemetry.prometheus needs prometheus-client; install it: pip install 'retrykit[prometheus]'",
+        name=error.name,
+    ) from error
 
 from retrykit.core.events import CallEvent, Event, RetryEvent
 from retrykit.core.policy import RetryPolicy
-from retrykit.telemetry.naming import MOST_ORIGINS, Labels, Watch, cause_of, outcome_of
+from retrykit.telemetry.naming import MOST_ORIGINS, WAIT_BUCKETS, Labels, Watch, cause_of, outcome_of
 
-_BUCKETS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+__all__ = ["PrometheusListener"]
 
 
 class PrometheusListener:
@@ -32,13 +38,20 @@ class PrometheusListener:
         max_origins: How many origins have series of their own. Default: 20.
 
     Raises:
-        ValueError: The registry has such metrics already, or `max_origins` is no number of them.
+        TypeError: `max_origins` is no whole number.
+        ValueError: It is less than 0, or the registry has such metrics already.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, *, max_origins: int = MOST_ORIGINS) -> None:
         self._labels, self._watch = Labels(max_origins), Watch()
         where = ("call", "origin")
-        self._calls = Counter("retrykit_calls", "Calls that have ended", (*where, "outcome"), registry=registry)
+        try:
+            self._calls = Counter("retrykit_calls", "Calls that have ended", (*where, "outcome"), registry=registry)
+        except ValueError as error:
+            raise ValueError(
+                "this registry has the metrics of a PrometheusListener already; share that listener, or give this one a"
+                " registry of its own: PrometheusListener(CollectorRegistry())"
+            ) from error
         self._attempts = Counter("retrykit_attempts", "Attempts of these calls", where, registry=registry)
         self._retries = Counter(
             "retrykit_retries", "Failed attempts that another one follows", (*where, "cause"), registry=registry
@@ -47,7 +60,7 @@ class PrometheusListener:
             "retrykit_give_ups", "Calls that were given up on", (*where, "reason"), registry=registry
         )
         self._waits = Histogram(
-            "retrykit_wait_seconds", "Waits before another attempt", where, registry=registry, buckets=_BUCKETS
+            "retrykit_wait_seconds", "Waits before another attempt", where, registry=registry, buckets=WAIT_BUCKETS
         )
         registry.register(_Guards(self._watch))
 
@@ -56,10 +69,11 @@ class PrometheusListener:
 
         Args:
             name: The value of the label `policy`.
-            policy: Has a `RetryBudget`, a `CircuitBreaker`, or both. They live as long as the listener.
+            policy: Has a `RetryBudget`, a `CircuitBreaker`, or both; guards of other kinds are passed over. They live
+                as long as the listener, and that as long as its registry.
 
         Raises:
-            TypeError: It is no policy.
+            TypeError: It is no policy, or the name is no text.
             ValueError: It has neither, or the name is taken.
         """
         self._watch.add(name, policy)
@@ -74,7 +88,7 @@ class PrometheusListener:
             self._give_ups.labels(*where, event.reason).inc()
 
     def call_ended(self, event: CallEvent) -> None:
-        """The same."""
+        """What `set_listeners` asks for calls that end."""
         where = self._labels.call(event.call), self._labels.origin(event.origin)
         self._calls.labels(*where, outcome_of(event)).inc()
         self._attempts.labels(*where).inc(event.attempts)

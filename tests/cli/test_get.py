@@ -334,3 +334,24 @@ class TestWhatIsNotSaid:
         assert (code, len(lines)) == (22, 1)
         assert lines[0].isprintable()
         assert "[31mRed" in lines[0]
+
+
+class TestAFileInThePlaceOfAURL:
+    def test_it_is_said_how_to_fetch_the_urls_in_it(self, get, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("my urls.invalid").write_text("http://127.0.0.1/\n")
+        Path("urls.invalid").write_text("http://127.0.0.1/\n")
+        _, _, lines = get("urls.invalid", "--max-retries", "1")
+        assert lines[-1].endswith("; urls.invalid is a file here: for the URLs in it, write `get - < urls.invalid`")
+        _, _, lines = get("my urls.invalid", "--max-retries", "1")
+        assert lines[-1].endswith("write `get - < 'my urls.invalid'`")
+        _, _, lines = get("urls.invalid", "--max-retries", "1", "-o", "out")
+        assert lines[0].endswith("write `get - < urls.invalid`")
+
+    @pytest.mark.parametrize("url", ["other.invalid", "http://urls.invalid/", "x" * 5000])
+    def test_of_what_is_no_file_nothing_is_said(self, get, tmp_path, monkeypatch, url):
+        monkeypatch.chdir(tmp_path)
+        Path("urls.invalid").touch()
+        code, _, lines = get(url, "--max-retries", "1")
+        assert code == 6
+        assert "is a file" not in lines[-1]

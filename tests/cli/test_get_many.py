@@ -193,7 +193,8 @@ class TestFiles:
         (tmp_path / "files").write_text("a file")
         ran = get(f"{server.url}/a.txt")
         assert ran.code == 23
-        assert ran.lines[0].startswith("retrykit: (23) there is no folder ")
+        assert ran.lines[0].startswith("retrykit: (23) ")
+        assert ran.lines[0].endswith(" is a file, and has to be a folder; give another one to -o")
         assert server.requests() == []
 
 

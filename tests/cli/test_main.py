@@ -50,6 +50,10 @@ class TestHelp:
         assert "attempts and waits together; of a download, for each wait for more bytes (default: 30)" in text
         assert "downloads at a time (default: 10)" in text
 
+    @pytest.mark.parametrize("command", ["plan", "simulate"])
+    def test_what_shows_something_says_what_its_exit_code_means(self, capsys, command):
+        assert "The exit code is 0, or 2 where an argument is wrong" in shown(capsys, command, "--help")
+
     def test_get_lists_every_exit_code(self, capsys):
         with pytest.raises(SystemExit):
             main(["get", "--help"])
@@ -82,9 +86,16 @@ class TestWrongArguments:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "required: COMMAND"),
             (["fetch"], "invalid choice: 'fetch'"),
             (["get"], "required: URL"),
+            (["get", "-H"], "there is no option -H; get sends no headers of its own"),
+            (["get", "--header=A: b", "localhost"], "there is no option --header; get sends no headers of its own"),
+            (["get", "-X", "POST", "localhost"], "there is no option -X; get sends a GET without a body"),
+            (["get", "-O", "localhost"], "there is no option -O; to download to a file"),
+            (["get", "localhost", "--retries", "3"], "there is no option --retries; did you mean --max-retries?"),
+            (["get", "localhost", "-z"], "there is no option -z; see --help"),
+            (["plan", "5"], "there is no argument 5; see --help"),
+            (["demo", "--slow"], "there is no option --slow; see --help"),
             (["get", "localhost", "--max-retries", "many"], "--max-retries: 'many' is no number of attempts"),
             (
                 ["get", "localhost", "--max-retries", "0"],
@@ -105,8 +116,14 @@ class TestWrongArguments:
     )
     def test_they_are_refused_with_a_reason(self, capsys, arguments, message):
         error = refused(capsys, *arguments)
-        assert error.startswith("usage: python -m retrykit")
+        command = " ".join(["python -m retrykit", *arguments[:1]]) if arguments != ["fetch"] else "python -m retrykit"
+        assert error.startswith(f"usage: {command} ")
         assert message in error
+
+    def test_where_there_are_none_the_commands_are_shown(self, capsys):
+        error = refused(capsys)
+        assert error.startswith("usage: python -m retrykit [-h]")
+        assert "download many, with retries" in error
 
 
 class TestWithoutRich:

@@ -145,6 +145,8 @@ class TestOptions:
             retry_http(answer).retry_with(max_retries=0)
         with pytest.raises(TypeError, match=r"policy=\{\} is no RetryPolicy"):
             retry_http(answer).retry_with(policy={})
+        with pytest.raises(TypeError, match=r"policy=RetryPolicy is a class; write an object of it"):
+            retry_http(policy=RetryPolicy)
 
 
 class TestWhatIsRefused:
@@ -156,6 +158,17 @@ class TestWhatIsRefused:
     def test_options_without_their_names_are_shown_how(self):
         with pytest.raises(TypeError, match=r"options go by name: @retry_http\(max_retries=3\)"):
             retry_http(3)
+
+    def test_a_policy_without_its_name(self):
+        with pytest.raises(TypeError, match=r"given a policy, which goes by name; write @retry_http\(policy=policy\)"):
+            retry_http(RetryPolicy())
+
+    async def test_a_session(self):
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(
+                TypeError, match=r"was given a ClientSession, .*; decorate the `async def` function that"
+            ):
+                retry_http(session)
 
     def test_a_class(self):
         with pytest.raises(TypeError, match=r"can't decorate the class Service; decorate its methods"):

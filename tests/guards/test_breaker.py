@@ -260,6 +260,19 @@ def test_the_log_tells_of_each_turn(clock, caplog):
     ]
 
 
+def test_circuits_are_counted_by_their_states_and_left_as_they_are(clock, caplog):
+    breaker = CircuitBreaker(min_attempts=1, open_for=5)
+    assert breaker.states() == dict.fromkeys(State, 0)
+    attempt(breaker, failed=True)
+    clock.time += 5
+    attempt(breaker, failed=True, origin=OTHER)
+    attempt(breaker, failed=False, origin=None)
+    caplog.clear()
+    caplog.set_level(logging.INFO, "retrykit")
+    assert breaker.states() == {State.CLOSED: 1, State.OPEN: 1, State.HALF_OPEN: 1}
+    assert not caplog.records  # Who counts them, perhaps in a thread, changes none.
+
+
 def test_one_can_be_closed_and_is_found_by_an_address(clock, caplog):
     breaker = in_state(State.OPEN, clock, name="the shop")
     assert breaker.state(f"{ORIGIN}/v1?page=2") is State.OPEN

@@ -69,6 +69,17 @@ def test_each_origin_has_a_bucket_and_what_is_unknown_has_one():
     assert (budget.left(ORIGIN), budget.left(OTHER), budget.left()) == (1, 0, 0)
 
 
+def test_the_emptiest_bucket_as_a_share():
+    budget = RetryBudget(100, cost=30)
+    assert budget.lowest() == 1
+    budget.spend(ORIGIN)
+    budget.spend(OTHER)
+    budget.spend(OTHER)
+    assert budget.lowest() == 0.4
+    budget.earn(OTHER)
+    assert budget.lowest() == 0.41
+
+
 def test_an_address_is_on_an_origin():
     budget = RetryBudget()
     budget.spend("https://a.example")

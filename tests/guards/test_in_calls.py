@@ -1562,8 +1562,8 @@ class TestOptions:
                 TypeError,
                 "budget=RetryBudget is a class; write an object of it, such as budget=RetryBudget()",
             ),
-            ({"budget": 0.1}, TypeError, "budget=0.1 has no method spend(); write budget=RetryBudget()"),
-            ({"pause": 2}, TypeError, "pause=2 has no method begin(); write pause=OriginPause()"),
+            ({"budget": 0.1}, TypeError, "budget=0.1 is no budget; write budget=RetryBudget(), and share"),
+            ({"pause": 2}, TypeError, "pause=2 is no pause; write pause=OriginPause(), and share"),
             ({"hedge_after": float("inf")}, ValueError, "hedge_after=inf is no length of time"),
             (
                 {"hedge_after": RetryBudget()},
@@ -1639,3 +1639,19 @@ class TestOptions:
         assert "this function is paused" in str(OriginPausedError(None, 1, "timeout", 0.5))
         assert "this function is open for 1 s more" in str(CircuitOpenError(None, 1))
         assert retrykit.Budget
+
+
+@pytest.mark.parametrize(
+    ("make", "option", "message"),
+    [
+        (RetryBudget, "ratio", r"there is no option ratio=; for a share of the calls, write RetryBudget.ratio\(0.1\)"),
+        (RetryBudget, "max_tokens", r"there is no option max_tokens=; did you mean capacity=\?"),
+        (RetryBudget, "reserve", "the options are capacity, cost, throttling_cost, refund, max_origins$"),
+        (CircuitBreaker, "recovery_timeout", r"did you mean open_for=\?"),
+        (CircuitBreaker, "failure_rat", r"did you mean failure_rate=\?"),
+        (OriginPause, "spred", r"there is no option spred=; did you mean spread=\?"),
+    ],
+)
+def test_a_guard_says_which_options_it_has(make, option, message):
+    with pytest.raises(TypeError, match=message):
+        make(**{option: 1})

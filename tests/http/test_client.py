@@ -352,6 +352,15 @@ class TestOptions:
         with pytest.raises(TypeError, match=rf"there is no option {name}=; did you mean max_retries=\?"):
             await client.get("/x", **{name: 3})
 
+    async def test_a_session_for_one_call_is_refused(self, client):
+        with pytest.raises(TypeError, match=r"give it to the client: AsyncHTTPClient\(base_url, session=session\)"):
+            await client.get("/x", session=client.session)
+
+    def test_with_is_told_to_be_async_with(self, client):
+        with pytest.raises(TypeError, match="AsyncHTTPClient is closed by awaiting; write `async with`"):
+            with client:
+                pytest.fail("it can't be entered")
+
     async def test_options_of_a_newer_aiohttp_go_through(self, client, scripted_server):
         with pytest.raises(TypeError, match="something_new"):
             await client.get("/x", something_new=3)

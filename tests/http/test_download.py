@@ -686,12 +686,18 @@ async def test_a_digest_that_is_none_is_refused(target: Path, sha256: Any, error
 
 async def test_wrong_arguments_are_refused(faults: FaultServer, target: Path):
     url = faults.script("/file", ranged(BODY))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="path is an int; write the name of the file as a str or"):
         await download(url, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="progress is an int"):
         await download(url, target, progress=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no URL"):
         await download(3, target)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"path is a URL, .*; the URL comes first: download\(url, path\)"):
+        await download(str(target), url)
+    with pytest.raises(TypeError, match=r"there is no option checksum=; did you mean sha256=\?"):
+        await download(url, target, checksum="a")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"there is no option on_progress=; did you mean progress=\?"):
+        await download(url, target, on_progress=print)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="did you mean max_retries"):
         await download(url, target, retries=3)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="Range"):

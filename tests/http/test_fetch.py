@@ -98,16 +98,25 @@ async def test_a_client_timeout_bounds_the_call_and_each_attempt(scripted_server
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda session, url: fetch_json(session), "ClientSession is no URL; give the URL as a str or yarl.URL"),
-        (lambda session, url: fetch_json(url, session), r"fetch_json\(\) takes 1 positional argument but 2 were given"),
+        (lambda session, url: fetch_json(session), "fetch_json takes the URL, and all else by name; write fetch"),
+        (lambda session, url: fetch_json(session, url, max_retries=5), r"write fetch_json\(url, session=session\)"),
+        (lambda session, url: fetch_json(url, session), r"write fetch_json\(url, session=session\)"),
         (
             lambda session, url: fetch_json(url, session=3),
             "int is no session; give an aiohttp.ClientSession as `session`",
         ),
-        (lambda session, url: retrykit.get(url), r"get\(\) missing 1 required positional argument: 'url'"),
-        (lambda session, url: retrykit.get(url, session), "ClientSession is no URL; give the URL as a str or yarl.URL"),
+        (
+            lambda session, url: retrykit.get(url),
+            r"takes the session first, and then the URL; write get\(session, url\)",
+        ),
+        (lambda session, url: retrykit.get(session), r"get\(\) missing 1 required positional argument: 'url'"),
+        (lambda session, url: retrykit.get(session, session), "ClientSession is no URL; give the URL as a str or yarl"),
+        (lambda session, url: retrykit.post(url, session=session), r"write post\(session, url\)"),
+        (lambda session, url: retrykit.get(url, session), r"write get\(session, url\)"),
         (lambda session, url: fetch_text(url, method="POST"), "the method is fixed here"),
         (lambda session, url: fetch_text(url, retries=3), "did you mean max_retries="),
+        (lambda session, url: fetch_text(url, header={}), r"there is no option header=; did you mean headers=\?"),
+        (lambda session, url: fetch_text(url, verify=False), r"did you mean ssl=\?"),
     ],
 )
 async def test_mistakes_are_told(session, call, message):

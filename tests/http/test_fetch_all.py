@@ -998,6 +998,16 @@ async def coroutine() -> None:
         (lambda: fetch_all([], double, concurrency=2.5), TypeError, "concurrency=2.5 is no number of calls; write a"),
         (lambda: fetch_all([], double, concurrency=True), TypeError, "concurrency=True is no number of calls"),
         (lambda: fetch_all([], double, ordered=1), TypeError, "ordered=1 is neither True nor False"),
+        (lambda: fetch_all(double, []), TypeError, "items is a function; the items come first"),
+        (lambda: fetch_all([], double, concurency=3), TypeError, r"no option concurency=; did you mean concurrency=\?"),
+        (
+            lambda: fetch_all([], max_retries=5),
+            TypeError,
+            r"fetch_all has no option max_retries=, .*: fetch_all\(items, fetch_json.retry_with\(max_retries=...\)\)",
+        ),
+        (lambda: fetch_all([], retries=5), TypeError, r"fetch_json.retry_with\(max_retries=...\)"),
+        (lambda: fetch_all([], session=3), TypeError, r"\(items, functools.partial\(fetch_json, session=...\)\)"),
+        (lambda: fetch_all([], double, max_retries=5), TypeError, r"functools.partial\(double, max_retries=...\)"),
     ],
 )
 def test_mistakes_are_told_at_once(call, error, message):

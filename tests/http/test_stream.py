@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -513,6 +513,44 @@ async def test_a_range_of_the_callers_own_is_refused(faults: FaultServer, name: 
     with pytest.raises(ValueError, match="for a part of a body, use"):
         await streamed(faults.url, headers={name: "bytes=5-"})
     assert faults.requests == []
+
+
+async def _await(opening: Any) -> None:
+    await opening
+
+
+async def _iterate(opening: Any) -> None:
+    async for _ in opening:
+        pytest.fail("nothing was opened")
+
+
+async def _enter_at_once(opening: Any) -> None:
+    with opening:
+        pytest.fail("nothing was opened")
+
+
+@pytest.mark.parametrize("use", [_await, _iterate, _enter_at_once])
+async def test_what_is_not_opened_says_how_it_is_opened(faults: FaultServer, use: Callable[[Any], Awaitable[None]]):
+    async with AsyncHTTPClient(faults.url) as client:
+        for opening in (stream(faults.url), client.stream("/")):
+            with pytest.raises(TypeError, match=r"a stream was not opened; write `async with stream\(url\) as body:`"):
+                await use(opening)
+    assert not faults.requests
+
+
+async def test_a_body_says_what_it_has(faults: FaultServer):
+    url = faults.script("/file", answer(200, b"abc"))
+    async with stream(url) as body:
+        with pytest.raises(
+            TypeError, match="takes no number of bytes, and gives all that was not read yet; for pieces"
+        ):
+            await body.read(10)  # type: ignore[arg-type]
+        with pytest.raises(
+            AttributeError, match=r"a BodyStream has no json; it has status, headers, size and read\(\)"
+        ):
+            body.json  # type: ignore[attr-defined]  # noqa: B018
+        assert not hasattr(body, "iter_chunked")
+        assert await body.read() == b"abc"
 
 
 async def test_wrong_options_are_refused(faults: FaultServer):

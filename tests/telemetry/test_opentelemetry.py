@@ -1,17 +1,30 @@
 """OpenTelemetryListener, with the SDK."""
 
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import SpanKind, Tracer
 from yarl import URL
 
-from retrykit import AsyncHTTPClient, GiveUpError, fetch_json, set_listeners
+from retrykit import (
+    AsyncHTTPClient,
+    CallEvent,
+    GiveUpError,
+    RetryEvent,
+    attempt_number,
+    fetch_json,
+    retry_http,
+    set_listeners,
+)
 from retrykit.telemetry.opentelemetry import OpenTelemetryListener
 from retrykit.testing import Disconnect, ScriptedServer
 
@@ -124,6 +137,100 @@ async def test_a_call_that_succeeds_at_once_leaves_a_span_as_it_is(
         await fetch_json(scripted_server.url + "/users")
     [span] = spans.get_finished_spans()
     assert (dict(span.attributes or {}), span.events) == ({}, ())
+
+
+async def test_a_method_that_the_conventions_do_not_know(
+    scripted_server: ScriptedServer,
+    spans: InMemorySpanExporter,
+    tracer: Tracer,
+    listener: OpenTelemetryListener,
+    no_waits: list[float],
+):
+    scripted_server.script("/cache", 503, 200)
+    with tracer.start_as_current_span("handler"):
+        async with AsyncHTTPClient(scripted_server.url) as client, await client.request("PURGE", "/cache"):
+            pass
+    [span] = spans.get_finished_spans()
+    assert [(event.attributes or {})["http.request.method"] for event in span.events] == ["_OTHER"]
+
+
+async def test_the_span_of_each_request_can_have_its_number(
+    scripted_server: ScriptedServer,
+    spans: InMemorySpanExporter,
+    tracer: Tracer,
+    listener: OpenTelemetryListener,
+    no_waits: list[float],
+):
+    """What the page says of a hook, where an instrumentation of aiohttp makes a span for each request."""
+
+    async def begin(_: object, context: SimpleNamespace, __: object) -> None:
+        context.span = tracer.start_span("GET", kind=SpanKind.CLIENT)
+        if attempt_number() > 1:
+            context.span.set_attribute("http.request.resend_count", attempt_number() - 1)
+
+    async def end(_: object, context: SimpleNamespace, __: object) -> None:
+        context.span.end()
+
+    traces = aiohttp.TraceConfig()
+    traces.on_request_start.append(begin)
+    traces.on_request_end.append(end)
+    traces.on_request_exception.append(end)
+
+    @retry_http
+    async def get_users(session: aiohttp.ClientSession) -> object:
+        async with session.get("/users", raise_for_status=True) as response:
+            return await response.json()
+
+    async with aiohttp.ClientSession(scripted_server.url, trace_configs=[traces]) as session:
+        client = AsyncHTTPClient(scripted_server.url, session=session)
+        for call in (client.get("/users"), get_users(session), fetch_json("/users", session=session)):
+            scripted_server.script("/users", 503, 503, {"id": 1})
+            await call
+    resent = [(span.attributes or {}).get("http.request.resend_count") for span in spans.get_finished_spans()]
+    assert resent == [None, 1, 2] * 3
+
+
+def test_the_number_of_attributes_is_bounded(reader: InMemoryMetricReader, listener: OpenTelemetryListener):
+    for number in range(3000):
+        shared = {
+            "call": f"call{number}", "method": "GET", "origin": f"http://host{number}:80", "path": f"/{number}",
+            "status": None, "exception": type(f"Error{number}", (Exception,), {}),
+        }  # fmt: skip
+        listener(RetryEvent(**shared, attempt=1, max_retries=3, elapsed=0.0, delay=1.0))
+        listener.call_ended(CallEvent(**shared, attempts=2, reason=None))
+    points = measured(reader)
+    retries = [attributes for attributes, _ in points["retrykit.retries"]]
+    assert len({attributes["retrykit.call"] for attributes in retries}) == 51
+    assert len({attributes["server.address"] for attributes in retries}) == 21
+    assert len({attributes["error.type"] for attributes in retries}) == 31
+    assert all(len(series) <= 51 for series in points.values())
+    assert sum(count for _, count in points["retrykit.calls"]) == 3000
+
+
+async def test_waits_have_buckets_of_seconds(
+    scripted_server: ScriptedServer,
+    reader: InMemoryMetricReader,
+    listener: OpenTelemetryListener,
+    no_waits: list[float],
+):
+    scripted_server.script("/users", 503, 503, {})
+    await fetch_json(scripted_server.url + "/users")
+    data = reader.get_metrics_data()
+    assert data is not None
+    [waits] = [
+        point
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        if metric.name == "retrykit.wait"
+        for point in metric.data.data_points
+    ]
+    counted = {bound: count for bound, count in zip(waits.explicit_bounds, waits.bucket_counts, strict=False) if count}
+    assert counted == {1.0: 1, 2.5: 1}
+
+
+def test_without_the_api_it_says_what_to_install():
+    program = "import sys; sys.modules['opentelemetry.metrics'] = None; import retrykit.telemetry.opentelemetry"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert "needs opentelemetry-api; install it: pip install 'retrykit[otel]'" in done.stderr
 
 
 async def test_without_an_sdk_nothing_happens(scripted_server: ScriptedServer, no_waits: list[float]):

@@ -1,18 +1,18 @@
 """PrometheusListener, by what a scrape of it shows."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import retrykit
 from retrykit import AsyncHTTPClient, GiveUpError, RetryPolicy, retry_http, set_listeners
-from retrykit.guards.breaker import State
 from retrykit.telemetry.prometheus import PrometheusListener
 from retrykit.testing import Disconnect, ScriptedServer
 
@@ -21,8 +21,12 @@ Samples = dict[str, dict[tuple[str, ...], float]]
 
 async def scraped(registry: CollectorRegistry) -> tuple[Samples, str]:
     """What Prometheus would see: samples by the values of their labels, in the order of their names, and the text."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
     app = web.Application()
-    app.router.add_get("/metrics", make_aiohttp_handler(registry))
+    app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
@@ -141,10 +145,17 @@ async def test_nobody_has_to_watch(registry: CollectorRegistry, listener: Promet
             "neither a RetryBudget nor a CircuitBreaker",
         ),
         (lambda listener: listener.watch("api", "client"), TypeError, r"give a RetryPolicy.* client.policy"),
-        (lambda listener: PrometheusListener(CollectorRegistry(), max_origins=-1), ValueError, "max_origins=-1 is no"),
+        (lambda listener: listener.watch(RetryPolicy(), "api"), TypeError, r"was given a RetryPolicy as the name"),
+        (lambda _: PrometheusListener(CollectorRegistry(), max_origins=-1), ValueError, "max_origins=-1 is less than"),
+        (lambda _: PrometheusListener(CollectorRegistry(), max_origins=2.5), TypeError, "max_origins=2.5 is no whole"),
+        (
+            lambda _: PrometheusListener(CollectorRegistry(), max_origins=float("inf")),
+            TypeError,
+            "max_origins=inf is no whole number; write one such as max_origins=20",
+        ),
     ],
 )
-def test_what_can_not_be_watched(
+def test_what_can_not_work_is_refused(
     listener: PrometheusListener, call: Callable[[PrometheusListener], object], error: type[Exception], text: str
 ):
     with pytest.raises(error, match=text):
@@ -157,5 +168,12 @@ def test_a_name_stands_for_one_policy(listener: PrometheusListener):
         listener.watch("api", RetryPolicy(budget=retrykit.RetryBudget()))
 
 
-def test_states_are_those_of_a_circuit():
-    assert [state.value for state in retrykit.CircuitBreaker().states()] == [state.value for state in State]
+def test_a_registry_has_one(registry: CollectorRegistry, listener: PrometheusListener):
+    with pytest.raises(ValueError, match="has the metrics of a PrometheusListener already; share that listener"):
+        PrometheusListener(registry)
+
+
+def test_without_the_client_library_it_says_what_to_install():
+    program = "import sys; sys.modules['prometheus_client'] = None; import retrykit.telemetry.prometheus"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert "needs prometheus-client; install it: pip install 'retrykit[prometheus]'" in done.stderr

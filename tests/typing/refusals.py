@@ -5,7 +5,19 @@ Each refusal is expected by a comment that names its code; one that a checker no
 
 from aiohttp import ClientSession
 
-from retrykit import AsyncHTTPClient, CircuitBreaker, RetryPolicy, fetch_json, fetch_text, get, retry_http
+from retrykit import (
+    AsyncHTTPClient,
+    CircuitBreaker,
+    OriginPause,
+    RetryBudget,
+    RetryPolicy,
+    fetch_all,
+    fetch_json,
+    fetch_text,
+    get,
+    retry_http,
+    stream,
+)
 
 
 @retry_http(max_retries=2)
@@ -91,3 +103,18 @@ async def options_of_a_request(session: ClientSession, client: AsyncHTTPClient) 
     await fetch_json("https://example.com", max_retries="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await fetch_text("https://example.com", session)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await get("https://example.com")  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def what_is_refused_with_a_text_of_its_own(client: AsyncHTTPClient) -> None:
+    await stream("https://example.com")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    async for _ in stream("https://example.com"):  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    with client:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    async with client.stream("/a") as body:
+        await body.read(10)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        body.json()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    fetch_all(["https://example.com"], max_retries=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    RetryBudget(tokens=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    CircuitBreaker(threshold=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    OriginPause(longes=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -113,7 +113,7 @@ def _unwritable(folder: Path, options: Options) -> Failure | None:
     except FileExistsError:
         return Failure(UNWRITTEN, f"{str(folder)!r} is a file, and has to be a folder; give another one to -o")
     except OSError as error:
-        return Failure(UNWRITTEN, f"there is no folder {str(folder)!r}, and it can't be made, {error.strerror}")
+        return Failure(UNWRITTEN, f"the folder {str(folder)!r} can't be made, {error.strerror}; give another one to -o")
     return None
 
 

@@ -1,10 +1,10 @@
 """The arguments, and the way to the commands."""
 
+import re
 import signal
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from retrykit.cli import endings, get, get_many, values
 from retrykit.cli.targets import STANDARD_INPUT
+from retrykit.core import checks
 from retrykit.core.backoff import JITTERS
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.http.client import DEFAULT_TIMEOUT
@@ -67,12 +68,20 @@ def _arguments(argv: Sequence[str] | None) -> Namespace:
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         name = unknown[0].partition("=")[0]
-        options = {f"--{key.replace('_', '-')}" for key in vars(arguments)} - {"--run", "--refuse"}
-        meant = get_close_matches(name, options, 1) if name.startswith("--") else ()
-        hint = f"did you mean {meant[0]}?" if meant else "see --help"
+        meant = _meant_by(name, re.findall("--([a-z-]+)", arguments.usage()))
+        hint = f"did you mean {meant}?" if meant else "see --help"
         kind = "option" if name.startswith("-") else "argument"
         arguments.refuse(f"there is no {kind} {name}; {hint}")
     return arguments
+
+
+def _meant_by(name: str, options: Sequence[str]) -> str | None:
+    """The option that this is nearly the name of, or its name in another program; `None` where there is none."""
+    if name in _KNOWN_TO_CURL:
+        return _KNOWN_TO_CURL[name] if _KNOWN_TO_CURL[name][2:] in options else None
+    known = [option.replace("-", "_") for option in options]
+    meant = checks.meant_by(name[2:].replace("-", "_"), known) if name.startswith("--") else None
+    return meant and f"--{meant.replace('_', '-')}"
 
 
 def _run(arguments: Namespace) -> int:
@@ -107,7 +116,7 @@ def _parser() -> ArgumentParser:
         description="Start a server on 127.0.0.1 that misbehaves, call it without retrykit and then with it, and print"
         " every attempt. It takes a few seconds. The exit code is 0 where retrykit saved every call, else 1.",
     )
-    demo.set_defaults(run=_demo, refuse=demo.error)
+    _set_command(demo, _demo)
     _add_get_arguments(
         commands.add_parser(
             "get",
@@ -172,7 +181,11 @@ def _add_get_arguments(parser: ArgumentParser) -> None:
     _add(parser, "--timeout SECONDS", values.limit, what, DEFAULT_TIMEOUT)
     for names, instead in _ELSEWHERE.items():
         parser.add_argument(*names.split(), nargs="?", action=_Refused, dest="elsewhere", help=SUPPRESS, const=instead)
-    parser.set_defaults(run=_get, refuse=parser.error)
+    _set_command(parser, _get)
+
+
+def _set_command(parser: ArgumentParser, run: Callable[[Namespace], int]) -> None:
+    parser.set_defaults(run=run, refuse=parser.error, usage=parser.format_usage)
 
 
 class _Refused(Action):
@@ -188,7 +201,18 @@ _ELSEWHERE = {
     " headers=...)",
     "-X --request -d --data": "get sends a GET without a body; for other requests, write a program with"
     " AsyncHTTPClient",
-    "-O --remote-name --output": "to download to a file that is called as the URL, give -o and a folder, such as -o .",
+    "-u --user": "get sends no credentials but those of the URL; for others, write a program with fetch_bytes(url,"
+    " headers=...)",
+    "-O --remote-name --output --output-dir --folder": "to download to a file that is called as the URL, give -o and a"
+    " folder, such as -o .",
+}
+# Those that are called otherwise here.
+_KNOWN_TO_CURL = {
+    "--retry": "--max-retries",
+    "--retry-delay": "--base-delay",
+    "--max-time": "--timeout",
+    "-m": "--timeout",
+    "--parallel-max": "--concurrency",
 }
 
 
@@ -198,7 +222,7 @@ def _add_plan_arguments(parser: ArgumentParser) -> None:
     _add(parser, "--max-delay SECONDS", values.seconds, "the longest single wait", policy.max_delay)
     _add_jitter_and_limits(parser, policy)
     _add_plot(parser, "the waits, and when the attempts begin")
-    parser.set_defaults(run=_plan, refuse=parser.error)
+    _set_command(parser, _plan)
 
 
 def _add_simulate_arguments(parser: ArgumentParser) -> None:
@@ -219,7 +243,7 @@ def _add_simulate_arguments(parser: ArgumentParser) -> None:
     _add_jitter_and_limits(parser, _SIMULATED)
     _add(parser, "--seed N", values.whole, "of the random numbers", 1)
     _add_plot(parser, "load and goodput over time")
-    parser.set_defaults(run=_simulate, refuse=parser.error)
+    _set_command(parser, _simulate)
 
 
 def _add_schedule(parser: ArgumentParser, policy: RetryPolicy, attempts: Callable[[str], int]) -> None:
@@ -228,7 +252,10 @@ def _add_schedule(parser: ArgumentParser, policy: RetryPolicy, attempts: Callabl
 
 
 def _add_jitter_and_limits(parser: ArgumentParser, policy: RetryPolicy) -> None:
-    what = f"the randomness of the waits: {', '.join(JITTERS)}"
+    what = (
+        "the randomness of the waits: none; full, from 0 to the whole; equal, from half to the whole; decorrelated,"
+        " from the first wait to three times the one before"
+    )
     _add(parser, "--jitter KIND", str, what, policy.jitter, choices=JITTERS)
     _add(
         parser,
@@ -301,7 +328,7 @@ def _simulate(arguments: Namespace) -> int:
     try:
         scenario = simulate.scenario_of(arguments)
     except ValueError as error:
-        arguments.refuse(str(error))
+        arguments.refuse(_as_arguments(str(error)))
         raise
     results = simulate.run(scenario, policies, 1 if arguments.seed is None else arguments.seed)
     if arguments.plot is None:
@@ -315,8 +342,17 @@ def _policy(arguments: Namespace, default: RetryPolicy) -> RetryPolicy:
     try:
         return default.replace(**_given(arguments))
     except ValueError as error:
-        arguments.refuse(str(error))
+        arguments.refuse(_as_arguments(str(error)))
         raise
+
+
+def _as_arguments(text: str) -> str:
+    """What is said of options, said of arguments: of `--timeout 2`, and not of `timeout=2`."""
+    return _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] else ''}", text)
+
+
+# In what is said, words with an underscore, or before an equals sign, are options.
+_OPTION = re.compile(r"\b([a-z]+(?:_[a-z]+)+|[a-z]+(?==))(=?)")
 
 
 def _given(arguments: Namespace) -> RetryOptions:

@@ -85,7 +85,7 @@ def outage(text: str) -> tuple[float, float]:
     found = _SPAN.fullmatch(text)
     if found is None:
         raise ArgumentTypeError(f"{text!r} does not say from when to when; give two numbers of seconds, such as 10-15")
-    return float(found[1]), float(found[2])
+    return _span(text, found)
 
 
 def overload(text: str) -> tuple[float, float, float]:
@@ -96,7 +96,7 @@ def overload(text: str) -> tuple[float, float, float]:
             f"{text!r} does not say from when to when there are how many times as many calls; give it such as"
             " 40-45x1.5, which is half as many again for 5 s"
         )
-    return float(found[1]), float(found[2]), float(found[3])
+    return *_span(text, found), float(found[3])
 
 
 def picture(text: str) -> Path:
@@ -110,6 +110,13 @@ def picture(text: str) -> Path:
         wrong = f"{text!r} is a folder" if path.is_dir() else f"there is no folder {str(path.parent)!r}"
         raise ArgumentTypeError(f"{wrong}; give the name of a file in a folder that there is")
     return path
+
+
+def _span(text: str, found: re.Match[str]) -> tuple[float, float]:
+    start, end = float(found[1]), float(found[2])
+    if start >= end:
+        raise ArgumentTypeError(f"{text!r} does not begin before it ends; give the earlier second first")
+    return start, end
 
 
 def _number(text: str) -> float:

@@ -15,6 +15,7 @@ from retrykit.core.policy import RetryOptions
 from retrykit.http.fetch import fetch_json, without_options
 from retrykit.http.send import CallOptions
 from retrykit.http.sessions import SharedSession, shared_session
+from retrykit.http.stream import Opening
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -354,7 +355,7 @@ class _Calls(Generic[T, V]):
         began = clock.now()
         try:
             awaitable: Any = self._fetch(item)
-            if not inspect.isawaitable(awaitable):
+            if not inspect.isawaitable(awaitable) or isinstance(awaitable, Opening):
                 self._fail(self._unawaitable(awaitable))
                 return
             value = await awaitable

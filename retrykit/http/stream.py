@@ -447,7 +447,7 @@ class BodyStream:
         return f"<{type(self).__name__} {self._transfer.offset} of {self.size} bytes>"
 
 
-class _Opening(AbstractAsyncContextManager[BodyStream]):
+class Opening(AbstractAsyncContextManager[BodyStream]):
     """A body that is opened by `async with`; who tries it otherwise is told so.
 
     Args:
@@ -483,7 +483,7 @@ def streaming(
     call: Call, session: ClientSession, url: StrOrURL, request: dict[str, Any]
 ) -> AbstractAsyncContextManager[BodyStream]:
     """An open body, which is closed at the end."""
-    return _Opening(_streaming(call, session, url, request))
+    return Opening(_streaming(call, session, url, request))
 
 
 @contextlib.asynccontextmanager
@@ -532,7 +532,7 @@ def stream(
         TypeError: A body was given to send.
     """
     call, request = for_body(_CALL, cast(dict[str, Any], options))
-    return _Opening(_streaming_by(session, call, url, request))
+    return Opening(_streaming_by(session, call, url, request))
 
 
 @contextlib.asynccontextmanager

@@ -55,6 +55,22 @@ _KNOWN_ELSEWHERE = {
     "on_progress": "progress",
     "verify": "ssl",
     "follow_redirects": "allow_redirects",
+    "limit": "concurrency",
+    "max_concurrency": "concurrency",
+    "max_workers": "concurrency",
+    "workers": "concurrency",
+}
+
+_OF_A_REQUEST = (
+    "and goes with a request: fetch_json(url, {name}=...), client.get(path, {name}=...), or session.get(url, {name}=...)"
+    " in a function of your own"
+)
+# What is no option of a policy, and where it belongs.
+_BELONGS_ELSEWHERE = {
+    "session": "and goes with a call or a client: fetch_json(url, session=session), AsyncHTTPClient(url,"
+    " session=session), or as an argument of a function of your own",
+    "policy": "and a policy is changed by policy.replace(max_retries=5)",
+    **dict.fromkeys(("auth", "cookies", "data", "headers", "json", "params", "proxy", "ssl"), _OF_A_REQUEST),
 }
 
 
@@ -67,6 +83,8 @@ def known_names(given: Iterable[str], known: Collection[str]) -> None:
                 " call, and send it as the header Idempotency-Key"
             )
         if name not in known:
+            if name in _BELONGS_ELSEWHERE:
+                raise TypeError(f"{name}= is no option here, {_BELONGS_ELSEWHERE[name].format(name=name)}")
             refuse_misspelt(name, (*known, "idempotency_key"))
             raise TypeError(f"there is no option {name}=; the options are {', '.join(known)}")
 
@@ -99,7 +117,9 @@ def is_number(value: object) -> bool:
 def attempts(name: str, value: Any) -> int:
     """A whole number, 1 or more."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} is no number of attempts; write a whole number such as {name}=3")
+        raise TypeError(
+            f"{name}={value!r} is no number of attempts; write a whole number such as {name}=3{_converted(int, value)}"
+        )
     if value < 1:
         raise ValueError(
             f"{name}={value} would never send the request, since it counts attempts, the first included;"
@@ -116,9 +136,14 @@ def seconds(name: str, value: Any) -> float:
             f"{name}=ClientTimeout(...) is aiohttp's, and bounds single requests: give it to the session or the"
             f" request, and bound the call with seconds, such as {name}=30"
         )
+    if value is None:
+        raise TypeError(
+            f"{name}=None is no time; write seconds as a number, such as {name}=2.5, or leave it out for the default"
+        )
     if not is_number(given):
         raise TypeError(
-            f"{name}={value!r} is no time; write seconds as a number, such as {name}=2.5, or a datetime.timedelta"
+            f"{name}={value!r} is no time; write seconds as a number, such as {name}=2.5{_converted(float, value)}, or a"
+            " datetime.timedelta"
         )
     if not 0 <= given <= sys.float_info.max:
         raise ValueError(f"{name}={value!r} is no time to wait; write a finite number of seconds, 0 or more")
@@ -169,7 +194,7 @@ def statuses(name: str, value: Any) -> frozenset[int]:
         if not isinstance(status, int) or isinstance(status, bool) or not 100 <= status <= 599:
             raise ValueError(
                 f"{name} contains {status!r}, which is no HTTP status; write whole numbers from 100 to 599, such as"
-                f" {name}={{429, 503}}"
+                f" {name}={{429, 503}}{_converted(int, status)}"
             )
     return frozenset(map(int, given))
 
@@ -177,7 +202,9 @@ def statuses(name: str, value: Any) -> frozenset[int]:
 def exceptions(name: str, value: Any) -> tuple[type[Exception], ...]:
     """Some classes of exceptions that may be caught, and after which it makes sense to go on; or none."""
     if not isinstance(value, Iterable) or isinstance(value, str | bytes):
-        raise TypeError(f"{name}={value!r} is no collection of classes; write a tuple such as {name}=(TimeoutError,)")
+        given_name = value.__name__ if isinstance(value, type) else repr(value)
+        example = given_name if isinstance(value, type) else "TimeoutError"
+        raise TypeError(f"{name}={given_name} is no collection of classes; write a tuple such as {name}=({example},)")
     given = tuple(value)
     for item in given:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
@@ -209,6 +236,12 @@ def strategy(example: str, name: str, value: Any) -> Any:
 
 def hook(name: str, value: Any) -> Any:
     """A coroutine function, or what may be one."""
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(
+            f"{name} is the coroutine {value.__name__}(...), which runs only once; give the function, which is called"
+            f" before each retry: {name}={value.__name__}"
+        )
     if not callable(value):
         raise TypeError(f"{name}={value!r} can't be called; write a coroutine function of one argument, the RetryEvent")
     if inspect.isfunction(value) and not inspect.iscoroutinefunction(value) and value.__name__ != "<lambda>":
@@ -252,8 +285,8 @@ def hedge_after(name: str, value: Any) -> Any:
         )
     if not (callable(value) or is_number(value) or isinstance(value, timedelta)):
         raise TypeError(
-            f"{name}={value!r} is no time; write seconds, such as {name}=0.2, or what tells them, such as"
-            f" {name}=LatencyQuantile(0.95)"
+            f"{name}={value!r} is no time; write seconds, such as {name}=0.2{_converted(float, value)}, or what tells"
+            f" them, such as {name}=LatencyQuantile(0.95)"
         )
     if inspect.iscoroutinefunction(value):
         raise TypeError(f"{name}={name_of(value)} is asynchronous, and is not awaited; write `def {name_of(value)}`")
@@ -269,6 +302,11 @@ def shown_type(value: object) -> str:
     """What a value is, without the value, which may be secret: `None`, `a dict`, `an int`."""
     name = type(value).__name__
     return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def _converted(kind: type, value: object) -> str:
+    """How text, such as that of a configuration file, becomes a number."""
+    return f" (text is converted by {kind.__name__}())" if isinstance(value, str) else ""
 
 
 def _answers_later(value: Any) -> bool:

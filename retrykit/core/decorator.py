@@ -187,6 +187,12 @@ def _refuse_unawaitable(fn: Any) -> None:
         )
     if isinstance(fn, type) and not hasattr(fn, "__await__"):
         raise TypeError(f"retry_http can't decorate the class {name}; decorate its methods that are `async def`")
+    if not callable(fn) and isinstance(fn, Coroutine):  # Such as session.get(url).
+        fn.close()
+        raise TypeError(
+            "retry_http was given a request, which is sent only once; decorate the function that makes it, such as"
+            " retry_http()(session.get), or an `async def` function that awaits it"
+        )
     if isinstance(fn, RetryPolicy):
         raise TypeError("retry_http was given a policy, which goes by name; write @retry_http(policy=policy)")
     if not callable(fn) and hasattr(fn, "request"):

@@ -83,7 +83,7 @@ class RetryBudget:
         self._left: dict[str | None, float] = {}
 
     @classmethod
-    def ratio(cls, ratio: float = 0.1, *, reserve: float = 10, max_origins: int = 1024) -> Self:
+    def ratio(cls, ratio: float = 0.1, *, reserve: float = 10, max_origins: int = 1024, **unknown: Never) -> Self:
         """The same bucket, by the share of retries.
 
         Args:
@@ -93,6 +93,7 @@ class RetryBudget:
                 `1 + reserve / calls` requests on average. Default: 10.
             max_origins: As of the class.
         """
+        checks.no_others(RetryBudget.ratio, unknown)
         cost = 1 / share("ratio", ratio, 0.1)
         if is_number(reserve) and reserve < 1:
             raise ValueError(

@@ -2,7 +2,9 @@
 
 from bisect import bisect_left, insort
 from collections import deque
+from typing import Never
 
+from retrykit.core.checks import no_others
 from retrykit.guards.origins import keep, share, whole
 
 
@@ -32,7 +34,10 @@ class LatencyQuantile:
         TypeError: It is no number.
     """
 
-    def __init__(self, quantile: float, *, window: int = 1000, warm_up: int = 100, max_origins: int = 1024) -> None:
+    def __init__(
+        self, quantile: float, *, window: int = 1000, warm_up: int = 100, max_origins: int = 1024, **unknown: Never
+    ) -> None:
+        no_others(LatencyQuantile, unknown)
         self.quantile = share("quantile", quantile, 0.95)
         if quantile == 1:
             raise ValueError("quantile=1 is the slowest of all, which none is slower than; write one such as 0.95")

@@ -6,6 +6,8 @@ import re
 from aiohttp.typedefs import StrOrURL
 from yarl import URL
 
+from retrykit.core.checks import shown_type
+
 _ABSOLUTE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 # By these a path would turn into the name of a server, if it were put behind one.
 _LIKE_A_SERVER = ("//", "/\\", "\\", "@", ":")
@@ -16,13 +18,19 @@ class BaseURL:
 
     Raises:
         ValueError: It names no server, or has a query or fragment.
+        TypeError: It is no text.
     """
 
     def __init__(self, base_url: StrOrURL) -> None:
+        if not isinstance(base_url, str | URL):
+            raise TypeError(
+                f"base_url is {shown_type(base_url)}, which is no URL; write one as a str or yarl.URL, such as"
+                " 'https://api.example.com/v1'"
+            )
         shown = _shown(str(base_url))
         try:
             url = URL(base_url)
-        except (ValueError, TypeError):
+        except ValueError:
             url = URL()
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"base_url={shown} names no server; write it whole, such as 'https://api.example.com/v1'")

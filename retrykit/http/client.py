@@ -14,6 +14,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, JsonPayload
 from aiohttp.typedefs import StrOrURL
 from yarl import URL
 
+from retrykit.core.checks import shown_type
 from retrykit.core.decorator import Retried, decorate, policy_of
 from retrykit.core.events import Request, origin_of
 from retrykit.core.plan import Traits
@@ -33,6 +34,7 @@ from retrykit.http.send import (
     read_bytes,
     read_json,
     read_text,
+    refuse_other_than_session,
     send,
     until_end,
     with_total,
@@ -107,8 +109,9 @@ class AsyncHTTPClient:
     ) -> None:
         self._base = BaseURL(base_url)
         _refuse_session_options(options.keys())
-        if session is not None and not hasattr(session, "request"):
-            raise TypeError(f"session={session!r} is no session; give an aiohttp.ClientSession, or none")
+        _refuse_without_name(max_retries)
+        if session is not None:
+            refuse_other_than_session(session)
         self._per_attempt = with_total(None, timeout) if isinstance(timeout, ClientTimeout) else None
         named: dict[str, Any] = {
             "max_retries": max_retries,
@@ -344,6 +347,16 @@ class ResponseContext(Coroutine[Any, Any, ClientResponse]):
     def __await__(self) -> Generator[Any, Any, ClientResponse]:
         return self._coroutine.__await__()
 
+    if not TYPE_CHECKING:  # Type checkers know what there is.
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"a request that was not awaited has no {name}; write `response = await client.request(...)`, or"
+                " `async with client.request(...) as response:`",
+                name=name,
+                obj=self,
+            )
+
     async def __aenter__(self) -> ClientResponse:
         self._response = await self._coroutine
         return await self._response.__aenter__()
@@ -402,6 +415,13 @@ def _making_json(make: Callable[[], Any], session: ClientSession) -> Callable[[]
         return JsonPayload(data, dumps=session.json_serialize) if isinstance(data, dict | list) else data
 
     return made
+
+
+def _refuse_without_name(second: object) -> None:
+    """Say of a session or a policy that was given second that it goes by name."""
+    for name, is_it in (("session", hasattr(second, "request")), ("policy", isinstance(second, RetryPolicy))):
+        if is_it:
+            raise TypeError(f"the second argument is {shown_type(second)}, and a {name} goes by name: {name}={name}")
 
 
 def _refuse_session_options(options: Set[str]) -> None:

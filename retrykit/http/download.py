@@ -197,7 +197,9 @@ async def _in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 def _refuse_other_than_function(progress: object) -> None:
     if not callable(progress):
-        raise TypeError(f"progress is {shown_type(progress)}, and has to be a function of two numbers")
+        raise TypeError(
+            f"progress is {shown_type(progress)}, and has to be a function of two numbers: def progress(so_far, size)"
+        )
     if inspect.iscoroutinefunction(progress):
         raise TypeError(
             f"progress is the coroutine function {name_of(progress)}, and is called and not awaited; write `def`"

@@ -85,6 +85,10 @@ def _refuse_order(name: str, in_order: str, args: tuple[Any, ...]) -> None:
     is_url_first = bool(args) and isinstance(args[0], str | URL)
     if in_order == "url" and (len(args) > 1 or (args and hasattr(args[0], "request"))):
         raise TypeError(f"{name} takes the URL, and all else by name; write {name}(url, session=session)") from None
+    if in_order != "url" and len(args) > 2 and not is_url_first:
+        raise TypeError(
+            f"{name} takes the session and the URL, and all else by name; write {name}(session, url, data=data)"
+        ) from None
     if in_order != "url" and is_url_first:
         raise TypeError(f"{name} takes the session first, and then the URL; write {name}(session, url)") from None
 

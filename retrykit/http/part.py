@@ -308,7 +308,7 @@ def _refuse_special(path: Path) -> None:
     except FileNotFoundError:
         return
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise IsADirectoryError(errno.EISDIR, "this is a folder; write the name of a file in it as well", str(path))
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise FileExistsError(
             errno.EEXIST, "this is no regular file, and is not replaced; give another path", str(path)

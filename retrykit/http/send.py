@@ -269,6 +269,11 @@ def send(
 
 def refuse_other_than_session(session: object) -> None:
     """Raise a TypeError where it is no session."""
+    if isinstance(session, type):
+        raise TypeError(
+            f"session={session.__name__} is a class; write an object of it, which is closed at the end:"
+            " `async with aiohttp.ClientSession() as session:`"
+        )
     if not hasattr(session, "request"):
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
 
@@ -420,6 +425,7 @@ async def read_json(response: ClientResponse) -> Any:
             response.request_info,
             response.history,
             status=response.status,
-            message=f"The body is no JSON, and its content type is {response.content_type}",
+            message=f"The body is no JSON, and its content type is {response.content_type}; for a body that is none, use"
+            " fetch_text or get_text",
             headers=response.headers,
         ) from error

@@ -358,7 +358,10 @@ def for_body(call: Call, options: dict[str, Any], further: Collection[str] = ())
     """
     for name in ("data", "json"):
         if options.get(name) is not None:
-            raise TypeError(f"{name}= was given, and a request whose body may have to be resumed has none")
+            raise TypeError(
+                f"{name}= was given, and a request whose body may have to be resumed has none; leave it out, or send the"
+                " request by post() or AsyncHTTPClient.request()"
+            )
     call, request = send.for_call(call, options, further=further)
     return _unhedged(call), as_whole(request)
 
@@ -471,6 +474,14 @@ class Opening(AbstractAsyncContextManager[BodyStream]):
             raise UsageError(
                 "a stream was not opened; write `async with stream(url) as body:`, and inside of it"
                 " `async for chunk in body:`"
+            )
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"a stream that was not opened has no {name}; write `async with stream(url) as body:`, and inside of it"
+                f" `body.{name}`",
+                name=name,
+                obj=self,
             )
 
         __await__ = __aiter__ = __enter__ = _refuse

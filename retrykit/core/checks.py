@@ -62,8 +62,8 @@ _KNOWN_ELSEWHERE = {
 }
 
 _OF_A_REQUEST = (
-    "and goes with a request: fetch_json(url, {name}=...), client.get(path, {name}=...), or session.get(url, {name}=...)"
-    " in a function of your own"
+    "and goes with a request: fetch_json(url, {name}=...), client.get(path, {name}=...), or in a function of your own"
+    " session.get(url, {name}=...)"
 )
 # What is no option of a policy, and where it belongs.
 _BELONGS_ELSEWHERE = {
@@ -142,8 +142,8 @@ def seconds(name: str, value: Any) -> float:
         )
     if not is_number(given):
         raise TypeError(
-            f"{name}={value!r} is no time; write seconds as a number, such as {name}=2.5{_converted(float, value)}, or a"
-            " datetime.timedelta"
+            f"{name}={value!r} is no time; write seconds as a number, such as {name}=2.5{_converted(float, value)}, or"
+            " a datetime.timedelta"
         )
     if not 0 <= given <= sys.float_info.max:
         raise ValueError(f"{name}={value!r} is no time to wait; write a finite number of seconds, 0 or more")

@@ -92,6 +92,7 @@ class RetryBudget:
             reserve: Retries that a full bucket is good for. In an outage, the calls of a client make
                 `1 + reserve / calls` requests on average. Default: 10.
             max_origins: As of the class.
+            **unknown: None.
         """
         checks.no_others(RetryBudget.ratio, unknown)
         cost = 1 / share("ratio", ratio, 0.1)

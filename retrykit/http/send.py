@@ -425,7 +425,7 @@ async def read_json(response: ClientResponse) -> Any:
             response.request_info,
             response.history,
             status=response.status,
-            message=f"The body is no JSON, and its content type is {response.content_type}; for a body that is none, use"
-            " fetch_text or get_text",
+            message=f"The body is no JSON, and its content type is {response.content_type}; for a body that is none,"
+            " use fetch_text or get_text",
             headers=response.headers,
         ) from error

@@ -359,8 +359,8 @@ def for_body(call: Call, options: dict[str, Any], further: Collection[str] = ())
     for name in ("data", "json"):
         if options.get(name) is not None:
             raise TypeError(
-                f"{name}= was given, and a request whose body may have to be resumed has none; leave it out, or send the"
-                " request by post() or AsyncHTTPClient.request()"
+                f"{name}= was given, and a request whose body may have to be resumed has none; leave it out, or send"
+                " the request by post() or AsyncHTTPClient.request()"
             )
     call, request = send.for_call(call, options, further=further)
     return _unhedged(call), as_whole(request)

@@ -96,7 +96,10 @@ class TestWrongArguments:
             (["get", "localhost", "-z"], "there is no option -z; see --help"),
             (["get", "localhost", "--folder", "x"], "there is no option --folder; to download to a file"),
             (["get", "localhost", "--urls", "x"], "there is no option --urls; see --help"),
-            (["get", "localhost", "-u", "user"], "there is no option -u; get sends no credentials but those of the URL"),
+            (
+                ["get", "localhost", "-u", "user"],
+                "there is no option -u; get sends no credentials but those of the URL",
+            ),
             (["get", "localhost", "--max-time", "3"], "there is no option --max-time; did you mean --timeout?"),
             (["plan", "--attempts", "3"], "there is no option --attempts; did you mean --max-retries?"),
             (["plan", "--parallel-max", "3"], "there is no option --parallel-max; see --help"),

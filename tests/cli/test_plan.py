@@ -268,7 +268,10 @@ def test_the_same_plan_gives_the_same_file(draw):
         ("--max-retries 101", "101 attempts are more than can be shown; give 100 or fewer"),
         ("--max-retries 0", "'0' is no number of attempts"),
         ("--jitter some", "invalid choice: 'some'"),
-        ("--max-delay 1 --base-delay 2", "--base-delay 2 is longer than --max-delay 1, so that no delay could grow; write a longer --max-delay"),
+        (
+            "--max-delay 1 --base-delay 2",
+            "--base-delay 2 is longer than --max-delay 1, so that no delay could grow; write a longer --max-delay",
+        ),
         ("--timeout 1 --attempt-timeout 2", "--attempt-timeout 2 is longer than --timeout 1"),
     ],
 )

@@ -68,8 +68,8 @@ def _most_origins(value: object) -> int:
     return value
 
 
-def cause_of(event: FailedAttempt) -> str:
-    """Why an attempt failed: its status, else the class of what was raised."""
+def cause_of(event: FailedAttempt | CallEvent) -> str:
+    """Why an attempt failed, or a call: the status, else the class of what was raised, else `result`, a value."""
     if event.status is not None:
         return str(event.status)
     return "result" if event.exception is None else event.exception.__qualname__

@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from retrykit.core.events import CallEvent, Event, RetryEvent
+from retrykit.core.events import CallEvent, Event, Reason, RetryEvent
 from retrykit.core.policy import RetryPolicy
 from retrykit.telemetry.naming import MOST_ORIGINS, OTHER, UNKNOWN, WAIT_BUCKETS, Labels, Watch, cause_of, outcome_of
 
@@ -24,8 +24,8 @@ __all__ = ["OpenTelemetryListener"]
 
 _Attributes = dict[str, str | int | float]
 
-# What the conventions call known: the methods of RFC 9110 §9.3, and PATCH. Any other one is told as `_OTHER`.
-_METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+# What the conventions call known: the methods of RFC 9110 §9.3, PATCH and QUERY. Any other one is told as `_OTHER`.
+_METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 
 
 class OpenTelemetryListener:
@@ -82,19 +82,20 @@ class OpenTelemetryListener:
 
     def __call__(self, event: Event) -> None:
         """What `set_listeners` wants."""
-        where, cause = self._where(event), self._labels.cause(cause_of(event))
         if isinstance(event, RetryEvent):
-            self._retries.add(1, {**where, "error.type": cause})
+            where = self._where(event)
+            self._retries.add(1, {**where, "error.type": self._labels.cause(cause_of(event))})
             self._waits.record(event.delay, where)
-        else:
-            self._give_ups.add(1, {**where, "retrykit.reason": event.reason})
-        _tell_span(event)
+            _tell_span_of_retry(event)
 
     def call_ended(self, event: CallEvent) -> None:
         """What `set_listeners` asks for calls that end."""
         where = self._where(event)
         self._calls.add(1, {**where, "retrykit.outcome": outcome_of(event)})
         self._attempts.add(event.attempts, where)
+        if event.reason is not None:  # No `GiveUpEvent` tells of a call that was refused before its first attempt.
+            self._give_ups.add(1, {**where, "retrykit.reason": event.reason})
+            _tell_span_of_give_up(event, event.reason)
 
     def _where(self, event: Event | CallEvent) -> _Attributes:
         return {"retrykit.call": self._labels.call(event.call), **_server(self._labels.origin(event.origin))}
@@ -116,21 +117,29 @@ def _server(origin: str) -> _Attributes:
     return server if url.port is None else {**server, "server.port": url.port}
 
 
-def _tell_span(event: Event) -> None:
+def _tell_span_of_retry(event: RetryEvent) -> None:
     span = get_current_span()
-    if not span.is_recording():
-        return
+    if span.is_recording():
+        span.set_attribute("http.request.resend_count", event.attempt)
+        resent: _Attributes = {"http.request.resend_count": event.attempt, "retrykit.wait": event.delay}
+        span.add_event("retrykit.retry", {**_failure(event), **resent})
+
+
+def _tell_span_of_give_up(event: CallEvent, reason: Reason) -> None:
+    span = get_current_span()
+    if span.is_recording():
+        span.add_event("retrykit.give_up", {**_failure(event), "retrykit.reason": reason})
+
+
+def _failure(event: RetryEvent | CallEvent) -> _Attributes:
+    """What failed, as a span is told of it."""
     told: _Attributes = {"retrykit.call": event.call, "error.type": cause_of(event)}
     if event.status is not None:
         told["http.response.status_code"] = event.status
-    if event.method is not None:
-        told["http.request.method"] = event.method if event.method in _METHODS else "_OTHER"
+    if event.method in _METHODS:
+        told["http.request.method"] = event.method
+    elif event.method is not None:
+        told.update({"http.request.method": "_OTHER", "http.request.method_original": event.method})
     if event.origin is not None:
         told.update(_server(event.origin))
-    if isinstance(event, RetryEvent):
-        span.set_attribute("http.request.resend_count", event.attempt)
-        span.add_event(
-            "retrykit.retry", {**told, "http.request.resend_count": event.attempt, "retrykit.wait": event.delay}
-        )
-    else:
-        span.add_event("retrykit.give_up", {**told, "retrykit.reason": event.reason})
+    return told

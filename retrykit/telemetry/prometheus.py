@@ -80,18 +80,18 @@ class PrometheusListener:
 
     def __call__(self, event: Event) -> None:
         """What `set_listeners` wants."""
-        where = self._labels.call(event.call), self._labels.origin(event.origin)
         if isinstance(event, RetryEvent):
+            where = self._labels.call(event.call), self._labels.origin(event.origin)
             self._retries.labels(*where, self._labels.cause(cause_of(event))).inc()
             self._waits.labels(*where).observe(event.delay)
-        else:
-            self._give_ups.labels(*where, event.reason).inc()
 
     def call_ended(self, event: CallEvent) -> None:
         """What `set_listeners` asks for calls that end."""
         where = self._labels.call(event.call), self._labels.origin(event.origin)
         self._calls.labels(*where, outcome_of(event)).inc()
         self._attempts.labels(*where).inc(event.attempts)
+        if event.reason is not None:  # No `GiveUpEvent` tells of a call that was refused before its first attempt.
+            self._give_ups.labels(*where, event.reason).inc()
 
 
 class _Guards(Collector):

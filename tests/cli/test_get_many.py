@@ -468,7 +468,12 @@ class TestFailures:
         (tmp_path / "files" / "a").mkdir(parents=True)
         ran = get(f"{server.url}/a", f"{server.url}/b")
         assert ran.code == 23
-        assert ran.said == [f"retrykit: (23) GET {server.url}/a: the file could not be written, Is a directory"]
+        assert ran.said == [
+            (
+                f"retrykit: (23) GET {server.url}/a: the file could not be written, "
+                "this is a folder; write the name of a file in it as well"
+            )
+        ]
         assert (tmp_path / "files" / "b").read_text() == "b"
 
     def test_a_wait_for_more_bytes_is_bounded_and_the_whole_is_not(self, get, server, listen):

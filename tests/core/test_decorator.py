@@ -163,6 +163,13 @@ class TestWhatIsRefused:
         with pytest.raises(TypeError, match=r"given a policy, which goes by name; write @retry_http\(policy=policy\)"):
             retry_http(RetryPolicy())
 
+    async def test_a_request(self):
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(
+                TypeError, match=r"given a request, which is sent only once; .*retry_http\(\)\(session.get"
+            ):
+                retry_http(session.get("http://127.0.0.1/"))
+
     async def test_a_session(self):
         async with aiohttp.ClientSession() as session:
             with pytest.raises(

@@ -104,8 +104,14 @@ class TestRefused:
             ({"base_delay": math.nan}, ValueError, r"base_delay=nan"),
             ({"base_delay": math.inf}, ValueError, r"base_delay=inf"),
             ({"base_delay": timedelta(seconds=-1)}, ValueError, r"base_delay=.*timedelta"),
-            ({"base_delay": "1"}, TypeError, r"base_delay='1'.*seconds as a number"),
-            ({"max_delay": None}, TypeError, r"max_delay=None"),
+            (
+                {"base_delay": "1"},
+                TypeError,
+                r"base_delay='1'.*seconds as a number.*\(text is converted by float\(\)\)",
+            ),
+            ({"max_retries": "3"}, TypeError, r"max_retries=3 \(text is converted by int\(\)\)"),
+            ({"hedge_after": "0.2"}, TypeError, r"hedge_after=0.2 \(text is converted by float\(\)\)"),
+            ({"max_delay": None}, TypeError, r"max_delay=None is no time; .*, or leave it out for the default"),
             ({"max_retry_after": math.inf}, ValueError, r"max_retry_after=inf"),
             ({"timeout": 0}, ValueError, r"timeout=0 leaves no time.*timeout=None"),
             ({"timeout": -3}, ValueError, r"timeout=-3 leaves no time.*above 0, or timeout=None"),
@@ -119,11 +125,12 @@ class TestRefused:
             ({"statuses": "503"}, TypeError, r"statuses='503'"),
             ({"statuses": [99]}, ValueError, r"contains 99"),
             ({"statuses": [600]}, ValueError, r"contains 600"),
-            ({"statuses": ["503"]}, ValueError, r"contains '503'"),
+            ({"statuses": ["503"]}, ValueError, r"contains '503'.*\(text is converted by int\(\)\)"),
             ({"statuses": [True]}, ValueError, r"contains True"),
             ({"statuses": [[503]]}, ValueError, r"contains \[503\]"),
             ({"base_delay": 10**400}, ValueError, r"base_delay=1000.* is no time to wait"),
-            ({"exceptions": TimeoutError}, TypeError, r"no collection of classes"),
+            ({"exceptions": KeyError}, TypeError, r"exceptions=KeyError is no .*; write .* exceptions=\(KeyError,\)"),
+            ({"exceptions": "KeyError"}, TypeError, r"='KeyError' is no collection of classes; .*=\(TimeoutError,\)"),
             ({"exceptions": [TimeoutError()]}, TypeError, r"no exception class"),
             ({"exceptions": [int]}, TypeError, r"no exception class"),
             ({"exceptions": [asyncio.CancelledError]}, TypeError, r"CancelledError, which must always come out"),
@@ -152,6 +159,22 @@ class TestRefused:
     def test_with_a_message_that_says_what_to_write(self, options, error, message):
         with pytest.raises(error, match=message):
             RetryPolicy(**options)
+
+    def test_a_hook_that_was_called_already(self):
+        with pytest.raises(TypeError, match=r"is the coroutine hook\(...\), .*: before_retry=hook$"):
+            RetryPolicy(before_retry=hook(None))
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("session", r"session= is no option here, and goes with a call or a client: fetch_json\(url, session="),
+            ("headers", r"headers= is no option here, and goes with a request: fetch_json\(url, headers=...\)"),
+            ("policy", r"policy= is no option here, and a policy is changed by policy.replace"),
+        ],
+    )
+    def test_what_belongs_elsewhere_says_where(self, name, message):
+        with pytest.raises(TypeError, match=message):
+            RetryPolicy(**{name: None})
 
     @pytest.mark.parametrize(
         ("name", "cure"),

@@ -8,6 +8,7 @@ import gc
 import logging
 import pickle
 import time
+from functools import partial
 
 import aiohttp
 import pytest
@@ -1650,6 +1651,9 @@ class TestOptions:
         (CircuitBreaker, "recovery_timeout", r"did you mean open_for=\?"),
         (CircuitBreaker, "failure_rat", r"did you mean failure_rate=\?"),
         (OriginPause, "spred", r"there is no option spred=; did you mean spread=\?"),
+        (RetryBudget.ratio, "reserv", r"there is no option reserv=; did you mean reserve=\?"),
+        (RetryBudget.ratio, "capacity", "the options are ratio, reserve, max_origins$"),
+        (partial(LatencyQuantile, 0.95), "windw", r"there is no option windw=; did you mean window=\?"),
     ],
 )
 def test_a_guard_says_which_options_it_has(make, option, message):

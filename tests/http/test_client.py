@@ -429,8 +429,17 @@ class TestSession:
             first.run(client.close())
 
     async def test_what_is_no_session_is_refused(self):
-        with pytest.raises(TypeError, match="session=3 is no session"):
+        with pytest.raises(TypeError, match=r"int is no session; give an aiohttp\.ClientSession as `session`"):
             AsyncHTTPClient("http://127.0.0.1", session=3)
+        with pytest.raises(TypeError, match="session=ClientSession is a class; write an object of it"):
+            AsyncHTTPClient("http://127.0.0.1", session=aiohttp.ClientSession)
+
+    async def test_what_goes_by_name_says_so(self):
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(TypeError, match="is a ClientSession, and a session goes by name: session=session"):
+                AsyncHTTPClient("http://127.0.0.1", session)
+        with pytest.raises(TypeError, match="is a RetryPolicy, and a policy goes by name: policy=policy"):
+            AsyncHTTPClient("http://127.0.0.1", RetryPolicy())
 
     @pytest.mark.parametrize("name", ["headers", "auth", "cookies", "connector"])
     async def test_what_belongs_to_a_session_says_so(self, name):
@@ -585,10 +594,17 @@ class TestAddresses:
             await client.get(scripted_server.url.replace("//", "//you:hidden@") + "/x")
         assert "hidden" not in str(raised.value)
 
-    @pytest.mark.parametrize("base", ["", "api.example.com", "/v1", "ftp://example.com", "http://", None, "http://[::"])
+    @pytest.mark.parametrize("base", ["", "api.example.com", "/v1", "ftp://example.com", "http://", "http://[::"])
     async def test_a_base_that_names_no_server_is_refused(self, base):
         with pytest.raises(ValueError, match=r"names no server; write it whole, such as 'https://"):
             AsyncHTTPClient(base)
+
+    async def test_a_base_that_is_no_text_is_refused(self):
+        with pytest.raises(TypeError, match=r"base_url is None, which is no URL; write one as a str or yarl\.URL"):
+            AsyncHTTPClient(None)
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(TypeError, match="base_url is a ClientSession, which is no URL"):
+                AsyncHTTPClient(session)
 
     async def test_a_base_with_a_query_is_refused(self):
         with pytest.raises(ValueError, match="has a query or fragment") as raised:

@@ -113,6 +113,11 @@ async def test_a_client_timeout_bounds_the_call_and_each_attempt(scripted_server
         (lambda session, url: retrykit.get(session, session), "ClientSession is no URL; give the URL as a str or yarl"),
         (lambda session, url: retrykit.post(url, session=session), r"write post\(session, url\)"),
         (lambda session, url: retrykit.get(url, session), r"write get\(session, url\)"),
+        (lambda session, url: retrykit.post(session, url, {}), r"by name; write post\(session, url, data=data\)"),
+        (
+            lambda session, url: fetch_json(url, session=aiohttp.ClientSession),
+            "session=ClientSession is a class; write an object of it, which is closed at the end",
+        ),
         (lambda session, url: fetch_text(url, method="POST"), "the method is fixed here"),
         (lambda session, url: fetch_text(url, retries=3), "did you mean max_retries="),
         (lambda session, url: fetch_text(url, header={}), r"there is no option header=; did you mean headers=\?"),

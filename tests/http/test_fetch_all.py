@@ -407,6 +407,14 @@ async def test_a_fetch_that_cannot_be_awaited_ends_the_loop(fetch):
     assert others() == set()
 
 
+async def test_a_stream_that_is_not_opened_ends_the_loop(scripted_server):
+    urls = [scripted_server.url] * 3
+    with pytest.raises(TypeError, match=r"fetch_all: stream\(\) returned .*, which can't be awaited"):
+        async for _ in fetch_all(urls, stream):
+            pytest.fail("there is no result")
+    assert not scripted_server.requests()
+
+
 async def test_a_call_that_somebody_cancels_before_it_has_begun_ends_all(gate):
     def items() -> Iterator[int]:
         yield 0
@@ -1005,6 +1013,7 @@ async def coroutine() -> None:
             TypeError,
             r"fetch_all has no option max_retries=, .*: fetch_all\(items, fetch_json.retry_with\(max_retries=...\)\)",
         ),
+        (lambda: fetch_all([], workers=5), TypeError, r"no option workers=; did you mean concurrency=\?"),
         (lambda: fetch_all([], retries=5), TypeError, r"fetch_json.retry_with\(max_retries=...\)"),
         (lambda: fetch_all([], session=3), TypeError, r"\(items, functools.partial\(fetch_json, session=...\)\)"),
         (lambda: fetch_all([], double, max_retries=5), TypeError, r"functools.partial\(double, max_retries=...\)"),

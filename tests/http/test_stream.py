@@ -535,6 +535,8 @@ async def test_what_is_not_opened_says_how_it_is_opened(faults: FaultServer, use
         for opening in (stream(faults.url), client.stream("/")):
             with pytest.raises(TypeError, match=r"a stream was not opened; write `async with stream\(url\) as body:`"):
                 await use(opening)
+            with pytest.raises(AttributeError, match=r"not opened has no read; .* and inside of it `body.read`"):
+                opening.read  # type: ignore[attr-defined]  # noqa: B018
     assert not faults.requests
 
 
@@ -555,7 +557,7 @@ async def test_a_body_says_what_it_has(faults: FaultServer):
 
 async def test_wrong_options_are_refused(faults: FaultServer):
     for body in ({"data": b"x"}, {"json": {}}):
-        with pytest.raises(TypeError, match="= was given, and a request whose body may have to be resumed"):
+        with pytest.raises(TypeError, match="has none; leave it out, or send the request by post"):
             await streamed(faults.url, **body)
     with pytest.raises(TypeError, match="int is no session; give an aiohttp"):
         await streamed(faults.url, session=123)

@@ -18,6 +18,7 @@ from yarl import URL
 from retrykit import (
     AsyncHTTPClient,
     CallEvent,
+    CircuitOpenError,
     GiveUpError,
     RetryEvent,
     attempt_number,
@@ -146,12 +147,42 @@ async def test_a_method_that_the_conventions_do_not_know(
     listener: OpenTelemetryListener,
     no_waits: list[float],
 ):
-    scripted_server.script("/cache", 503, 200)
     with tracer.start_as_current_span("handler"):
-        async with AsyncHTTPClient(scripted_server.url) as client, await client.request("PURGE", "/cache"):
-            pass
+        async with AsyncHTTPClient(scripted_server.url) as client:
+            for method in ("PURGE", "QUERY"):
+                scripted_server.script("/cache", 503, 200)
+                async with await client.request(method, "/cache"):
+                    pass
     [span] = spans.get_finished_spans()
-    assert [(event.attributes or {})["http.request.method"] for event in span.events] == ["_OTHER"]
+    names = ("http.request.method", "http.request.method_original")
+    assert [[(event.attributes or {}).get(name) for name in names] for event in span.events] == [
+        ["_OTHER", "PURGE"],
+        ["QUERY", None],
+    ]
+
+
+async def test_a_call_that_was_refused_before_its_first_attempt(
+    client: AsyncHTTPClient,
+    scripted_server: ScriptedServer,
+    reader: InMemoryMetricReader,
+    spans: InMemorySpanExporter,
+    tracer: Tracer,
+    listener: OpenTelemetryListener,
+    no_waits: list[float],
+):
+    scripted_server.script("/down", 503)
+    for _ in range(2):
+        with pytest.raises(GiveUpError):
+            await client.get("/down")
+    with tracer.start_as_current_span("handler", record_exception=False), pytest.raises(CircuitOpenError):
+        await client.get("/down")
+    [span] = spans.get_finished_spans()
+    [event] = span.events
+    told = event.attributes or {}
+    assert (event.name, told["error.type"]) == ("retrykit.give_up", "CircuitOpenError")
+    assert told["retrykit.reason"] == "circuit_open"
+    reasons = {attributes["retrykit.reason"]: count for attributes, count in measured(reader)["retrykit.give_ups"]}
+    assert reasons == {"attempts": 1, "circuit_open": 2}
 
 
 async def test_the_span_of_each_request_can_have_its_number(

@@ -88,7 +88,7 @@ async def test_what_a_scrape_shows(
     assert "/users" not in text
 
 
-async def test_an_open_circuit_and_a_cancelled_call(
+async def test_an_open_circuit(
     client: AsyncHTTPClient,
     scripted_server: ScriptedServer,
     registry: CollectorRegistry,
@@ -101,13 +101,40 @@ async def test_an_open_circuit_and_a_cancelled_call(
     for _ in range(3):
         with pytest.raises(aiohttp.ClientError):
             await client.get("/down")
-    task = asyncio.create_task(client.get("/down"))
+    samples, _ = await scraped(registry)
+    assert samples["retrykit_circuits"]["api", "open"] == 1
+    reasons = {labels[2]: count for labels, count in samples["retrykit_give_ups_total"].items()}
+    assert reasons == {"attempts": 1, "circuit_open": 2}  # The third sent nothing at all.
+    assert sum(samples["retrykit_calls_total"].values()) == 3
+
+
+async def test_a_cancelled_call(registry: CollectorRegistry, listener: PrometheusListener):
+    begun = asyncio.Event()
+
+    @retry_http
+    async def hang() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(hang())
+    await begun.wait()
     task.cancel()
     await asyncio.wait([task])
     samples, _ = await scraped(registry)
-    assert samples["retrykit_circuits"]["api", "open"] == 1
-    reasons = {labels[2] for labels in samples["retrykit_give_ups_total"]}
-    assert reasons == {"attempts", "circuit_open"}
+    assert [labels[1:] for labels in samples["retrykit_calls_total"]] == [("unknown", "cancelled")]
+    assert "retrykit_give_ups_total" not in samples
+
+
+async def test_a_value_that_was_refused(
+    registry: CollectorRegistry, listener: PrometheusListener, no_waits: list[float]
+):
+    @retry_http(max_retries=2, retry_if=lambda value: value == "pending")
+    async def poll() -> str:
+        return "pending"
+
+    await poll()
+    samples, _ = await scraped(registry)
+    assert [labels[1] for labels in samples["retrykit_retries_total"]] == ["result"]
 
 
 async def test_the_number_of_series_is_bounded(registry: CollectorRegistry, no_waits: list[float]):

@@ -2,7 +2,8 @@
 
 `@retry_http` makes a coroutine that sends an HTTP request survive what HTTP requests meet: 503s, resets, truncated
 bodies, rate limits. `AsyncHTTPClient` and the helpers (`get`, `post`, `fetch_json`, `fetch_text`, `fetch_bytes`) are
-decorated already.
+decorated already; so are `stream` and `download`, whose bodies go on where they broke off, and what `fetch_all` calls.
+`RetryMiddleware` retries the requests of a session.
 """
 
 from retrykit.core.classify import TRANSIENT_ERRORS
@@ -16,7 +17,8 @@ from retrykit.core.errors import (
     StackedRetriesWarning,
     TryAgain,
 )
-from retrykit.core.events import Attempt, CallEvent, GiveUpEvent, RetryEvent, attempts_of
+from retrykit.core.events import Attempt, CallEvent, GiveUpEvent, RetryEvent
+from retrykit.core.history import attempts_of
 from retrykit.core.listeners import log_listener, set_listeners
 from retrykit.core.policy import RetryOptions, RetryPolicy
 from retrykit.core.protocols import Breaker, Budget, Hold, Pause

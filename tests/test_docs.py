@@ -438,7 +438,7 @@ CLI = ROOT / "docs" / "cli.md"
 
 def test_the_exit_codes_of_the_page_are_all_there_are() -> None:
     shown = re.findall(r"^\| (\d+) \|", CLI.read_text(), re.MULTILINE)
-    assert [int(code) for code in shown] == sorted([*EXIT_CODES, 2, 130])  # and argparse's, and the shell's
+    assert [int(code) for code in shown] == sorted(EXIT_CODES)
 
 
 async def test_the_command_of_the_page_fetches(scripted_server: ScriptedServer) -> None:

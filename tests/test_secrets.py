@@ -10,7 +10,8 @@ from yarl import URL
 
 import retrykit
 from retrykit import AsyncHTTPClient, RetryMiddleware, RetryPolicy, attempts_of, fetch_json, post, retry_http
-from retrykit.core.events import Request, history_of
+from retrykit.core.events import Request
+from retrykit.core.history import history_of
 from retrykit.testing import ReceivedRequest
 from tests.faults import CLOSE, GARBAGE, RESET, STALL, TRUNCATED, answer, redirect
 

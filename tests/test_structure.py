@@ -26,6 +26,7 @@ ROOMS = {
     "core": [
         "clock",
         "events",
+        "history",
         "errors",
         "backoff",
         "retry_after",
@@ -54,6 +55,7 @@ ROOMS = {
         "middleware",
         "ranges",
         "sessions",
+        "transfer",
         "stream",
         "client",
         "fetch",

@@ -21,6 +21,9 @@ MALFORMED, UNRESOLVED = 3, 6
 """Those where a URL can't be read, or its host has no address."""
 SIGNALLED = 128
 """What a shell adds to the number of a signal that has ended a command."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
+CANT_RUN = 2
+"""That of argparse."""
 UNREAD = 26
 """That where there is no more to be had of standard input, although it has not ended."""
 
@@ -72,9 +75,11 @@ _UNFORESEEN = _Ending(Exception, 43, "an error that was not foreseen")
 
 EXIT_CODES = {
     0: "the body was written, or all files are there",
+    CANT_RUN: "wrong arguments",
     UNWRITTEN: "a file, or the output, could not be written",
     UNREAD: "standard input could not be read",
     _UNFORESEEN.code: _UNFORESEEN.meaning,
+    INTERRUPTED: "interrupted",
     SIGNALLED + signal.SIGTERM: "terminated",
     **{ending.code: ending.meaning for ending in _ENDINGS},
 }

@@ -32,7 +32,8 @@ from aiohttp import ClientError, ClientResponse, ClientResponseError, RequestInf
 from multidict import MultiMapping
 from yarl import URL
 
-from retrykit.core.events import Attempt, Reason, in_seconds, origin_of, pass_on_history
+from retrykit.core.events import Attempt, Reason, in_seconds, origin_of
+from retrykit.core.history import pass_on_history
 
 _NOTE = "_retrykit_note"
 

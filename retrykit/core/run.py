@@ -35,9 +35,8 @@ from retrykit.core.events import (
     Request,
     RetryEvent,
     as_attempts,
-    calls,
-    remember,
 )
+from retrykit.core.history import calls, remember
 from retrykit.core.limits import TimeLimit
 from retrykit.core.plan import CarriedOn, Plan
 from retrykit.core.policy import BeforeRetry, RetryPolicy

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, NoReturn, Self
 
 from retrykit.core import checks, clock
 from retrykit.core.classify import response_behind
 from retrykit.core.errors import StackedRetriesWarning
-from retrykit.core.events import history_of
+from retrykit.core.history import history_of
 
 
 class Scope:
@@ -156,6 +156,14 @@ class deadline_scope:  # noqa: N801 - as contextlib has it.
     ) -> None:
         assert self._scope is not None
         self._scope.running = 0
+
+    if not TYPE_CHECKING:  # Type checkers refuse it where it is missing.
+
+        async def __aenter__(self) -> NoReturn:
+            raise TypeError("a deadline_scope waits for nothing; write `with` in place of `async with`")
+
+        async def __aexit__(self, *_: object) -> None:
+            """Python looks for it before it enters."""
 
 
 def _time_from_now(seconds: float | timedelta | None) -> float | None:

@@ -39,7 +39,8 @@ from retrykit.http.send import (
     until_end,
     with_total,
 )
-from retrykit.http.stream import BodyStream, as_whole, calls, for_body, streaming
+from retrykit.http.stream import BodyStream, streaming
+from retrykit.http.transfer import as_whole, calls, for_body
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -24,7 +24,7 @@ from retrykit.http.part import Part, Source
 from retrykit.http.ranges import Representation
 from retrykit.http.send import VerbOptions
 from retrykit.http.sessions import one_session
-from retrykit.http.stream import Transfer, calls, for_body
+from retrykit.http.transfer import Transfer, calls, for_body
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")

@@ -278,6 +278,11 @@ class TestScopes:
         with pytest.raises(RuntimeError, match=r"entered before; make one for each: `with deadline_scope\(2.5\):`"):
             deadline.__enter__()
 
+    async def test_it_is_no_async_with(self):
+        with pytest.raises(TypeError, match="write `with` in place of `async with`"):
+            async with deadline_scope(1):
+                pass
+
     @pytest.mark.parametrize("seconds", ["2.5", True, object()])
     def test_what_is_no_time(self, seconds):
         with pytest.raises(TypeError, match=r"deadline_scope\(.*\) is no time; give seconds as a number"):

@@ -213,7 +213,9 @@ class _Work:
                 raise path
             await self._wait_while_paused(target.url)
             try:
-                await download(target.url, path, session=self._session.opened(), policy=self._policy, progress=progress)
+                shared = self._session.opened()
+                session = None if shared is None else shared.session
+                await download(target.url, path, session=session, policy=self._policy, progress=progress)
             except asyncio.CancelledError:
                 if self._options.overwrite or not path.is_file():  # Else it was whole when it was stopped.
                     raise

@@ -31,7 +31,7 @@ def _helper(
     reads_body: bool = False,
 ) -> Callable[[Callable[P, Awaitable[R]]], Retried[P, R]]:
     """Decorate a helper with the default policy; one that reads the body has to know which statuses are retried."""
-    traits = Traits(describe, is_plain, returns_awaitable=True, origin=origin, holds_back=True)
+    traits = Traits(describe, is_plain, returns_awaitable=True, origin=origin, holds_back=True, ended_by=send.explain)
 
     def decorator(fn: Callable[P, Awaitable[R]]) -> Retried[P, R]:
         retried = decorate(fn, RetryPolicy(), traits=traits)
@@ -181,10 +181,15 @@ def _fetch(
 ) -> Coroutine[Any, Any, R]:
     statuses = request.pop("statuses")
     request["raise_for_status"] = False  # A session may raise by itself, and would leave the body behind.
-    session = shared_in_this_context() if session is None else session
-    if session is None:
+    if session is not None:
+        return send.fetch(session, "GET", url, request, read, statuses=statuses)
+    shared = shared_in_this_context()
+    if shared is None:
         return _fetch_alone(url, request, read, statuses)
-    return send.fetch(session, "GET", url, request, read, statuses=statuses)
+    if "timeout" in request:
+        return send.fetch(shared.session, "GET", url, request, read, statuses=statuses)
+    request["timeout"] = shared.untimed
+    return shared.patience.within(send.fetch(shared.session, "GET", url, request, read, statuses=statuses))
 
 
 async def _fetch_alone(url: StrOrURL, request: dict[str, Any], read: Read[R], statuses: Collection[int]) -> R:

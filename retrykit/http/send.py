@@ -17,6 +17,9 @@ from aiohttp import (
     ClientTimeout,
     ContentTypeError,
     Fingerprint,
+    InvalidURL,
+    NonHttpUrlClientError,
+    RedirectClientError,
     ServerDisconnectedError,
 )
 from aiohttp.typedefs import LooseCookies, LooseHeaders, Query, StrOrURL
@@ -393,6 +396,14 @@ async def error_of(response: ClientResponse, request: dict[str, Any], began: flo
             left = max(0.0, bounds.total - (clock.now() - began))
         body = await drain(response, left and left / 2)
     return ResponseError.of(response, body)
+
+
+def explain(error: Exception, *_: object) -> None:
+    """Say of a URL that can't be sent to what one looks like: aiohttp says no more than the URL."""
+    if isinstance(error, InvalidURL | NonHttpUrlClientError) and not isinstance(error, RedirectClientError):
+        error.add_note(
+            "this is no URL of http; write it whole, with scheme and host, such as https://example.com/users"
+        )
 
 
 async def read_bytes(response: ClientResponse) -> bytes:

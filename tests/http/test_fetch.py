@@ -17,6 +17,16 @@ async def session():
         yield session
 
 
+async def streamed(url):
+    async with retrykit.stream(url) as body:
+        return await body.read()
+
+
+async def got(url):
+    async with aiohttp.ClientSession() as session:
+        return await retrykit.get(session, url)
+
+
 @pytest.mark.parametrize("helper", [retrykit.get, retrykit.post])
 async def test_get_and_post_give_a_response(session, scripted_server, no_waits, helper):
     scripted_server.script("/x", 503, Reply(404, "not here"), method=helper.__name__)
@@ -146,10 +156,22 @@ async def test_a_status_comes_out_even_where_its_body_does_not(stalling, options
     assert len(connections) == 1
 
 
-async def test_a_url_that_cannot_be_read_is_aiohttps_to_refuse(no_waits):
-    with pytest.raises(aiohttp.InvalidURL):
-        await fetch_json("http://[::")
+@pytest.mark.parametrize("url", ["http://[::", "localhost/x", "/x", "ftp://localhost/x", "localhost:8080/x"])
+@pytest.mark.parametrize("fetch", [fetch_json, streamed, got])
+async def test_a_url_that_cannot_be_sent_to_is_aiohttps_to_refuse(url, fetch, no_waits):
+    with pytest.raises((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)) as raised:
+        await fetch(url)
+    assert raised.value.__notes__ == [
+        "this is no URL of http; write it whole, with scheme and host, such as https://example.com/users"
+    ]
     assert no_waits == []
+
+
+async def test_of_a_redirect_to_no_url_nothing_else_is_said(scripted_server):
+    scripted_server.script("/away", Reply(302, headers={"Location": "ftp://localhost/x"}))
+    with pytest.raises(aiohttp.NonHttpUrlRedirectClientError) as raised:
+        await fetch_json(f"{scripted_server.url}/away")
+    assert not hasattr(raised.value, "__notes__")
 
 
 async def test_a_hundred_at_once(session, scripted_server, no_waits):

@@ -12,6 +12,7 @@ from retrykit.core.guarded import Guarded
 from retrykit.core.limits import TimeLimit
 from retrykit.core.plan import CarriedOn, Plan
 from retrykit.core.run import Run
+from retrykit.core.scope import in_an_attempt
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +33,7 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
         run: Run | None = None
         started = clock.now() if measures_time else 0.0
         before = None if carried_on is None else carried_on(*args, **kwargs)
-        if scope.deadlines.are_used and (bounded := _within_deadlines(fn, plan, before)) is not None:
+        if in_an_attempt() is not None and (bounded := _within_deadlines(fn, plan, before)) is not None:
             return await bounded(*args, **kwargs)
         if before is not None:
             run = Run(plan, args, kwargs, started, before)

@@ -32,8 +32,6 @@ class Scope:
 
     def enter(self, number: int) -> None:
         """Mark the attempt that begins."""
-        if self.deadline is not None:
-            deadlines.are_used = True
         self.running = number
         outer = _mark.get()
         while outer is not None and outer[0].running != outer[1]:
@@ -48,14 +46,6 @@ _Mark = tuple[Scope, int]
 _mark: ContextVar[_Mark | None] = ContextVar("retrykit_attempt", default=None)
 _disabled = 0
 
-
-class _Deadlines:
-    """Was there ever one in this process? Where there was none, no call has to look for one."""
-
-    are_used = False
-
-
-deadlines = _Deadlines()
 
 in_an_attempt = _mark.get
 """Something, where a call that marks its attempts has ever been around; asked first, since it costs next to nothing."""

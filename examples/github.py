@@ -11,7 +11,7 @@ from aiohttp.typedefs import StrOrURL
 from retrykit import AsyncHTTPClient, OriginPause, OriginPausedError, TryAgain, retry_http
 from retrykit.testing import Reply, ScriptedServer, Truncated, no_waits
 
-# One answer holds back all calls that share it.
+# One for each server: a limit that one answer tells of holds back all calls that share it.
 PAUSE = OriginPause()
 
 
@@ -47,11 +47,14 @@ async def get_page(client: AsyncHTTPClient, url: StrOrURL) -> tuple[list[Any], S
 def seconds_by_github(response: aiohttp.ClientResponse) -> float | None:
     """How long a limit lasts that is put in GitHub's own way; `None` where it is none."""
     headers = response.headers
-    if "Retry-After" in headers:
-        return float(headers["Retry-After"]) if response.status == 403 else None
-    if response.status in (403, 429) and headers.get("X-RateLimit-Remaining") == "0":
-        now = parsedate_to_datetime(headers["Date"])  # The server's: our clock may be wrong.
-        return max(0.0, float(headers["X-RateLimit-Reset"]) - now.timestamp())
+    try:
+        if "Retry-After" in headers:
+            return float(headers["Retry-After"]) if response.status == 403 else None
+        if response.status in (403, 429) and headers.get("X-RateLimit-Remaining") == "0":
+            now = parsedate_to_datetime(headers["Date"])  # The server's: our clock may be wrong.
+            return max(0.0, float(headers["X-RateLimit-Reset"]) - now.timestamp())
+    except (KeyError, ValueError):  # A header is missing, or is no number: then it is no limit.
+        pass
     return None
 
 

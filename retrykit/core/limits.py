@@ -120,7 +120,7 @@ class TimeLimit(Scope):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.running = 0
+        self.leave()
         queue = self._queue
         queue.limits.pop(self, None)
         if self._seconds != self._limits.seconds and queue.timer is not None:

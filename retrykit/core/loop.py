@@ -12,7 +12,7 @@ from retrykit.core.guarded import Guarded
 from retrykit.core.limits import TimeLimit
 from retrykit.core.plan import CarriedOn, Plan
 from retrykit.core.run import Run
-from retrykit.core.scope import in_an_attempt
+from retrykit.core.scope import deadlines, in_an_attempt
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,22 +27,25 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
     guarded = Guarded(policy) if policy.guards_attempts else None
     budget, origin_of = policy.budget, None if plan.traits.origin is None else plan.origin_of
     carried_on = plan.traits.carried_on
+    is_bare = guarded is None and limits_of_first is None
     attempt: Callable[..., Awaitable[Any]] = fn
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: C901, PLR0912, PLR0915 - no easier in pieces.
         run: Run | None = None
         started = clock.now() if measures_time else 0.0
         before = None if carried_on is None else carried_on(*args, **kwargs)
-        if in_an_attempt() is not None and (bounded := _within_deadlines(fn, plan, before)) is not None:
+        if deadlines and in_an_attempt() and (bounded := _within_deadlines(fn, plan, before)) is not None:
             return await bounded(*args, **kwargs)
         if before is not None:
             run = Run(plan, args, kwargs, started, before)
         try:
             while True:
                 try:
-                    if before is not None and before.failure:
+                    if run is None and is_bare:  # A call without keywords is spared the packing of none.
+                        outcome = await (attempt(*args, **kwargs) if kwargs else attempt(*args))
+                    elif before is not None and before.failure:
                         before.fail()
-                    if guarded is not None:
+                    elif guarded is not None:
                         run = run or Run(plan, args, kwargs, started)
                         outcome = await guarded.attempt(run)
                     else:
@@ -50,8 +53,8 @@ def retrying(fn: Callable[P, Awaitable[R]], plan: Plan) -> Callable[P, Coroutine
                             limit = run.begin_attempt()
                         else:
                             limit = None if limits_of_first is None else TimeLimit(limits_of_first, 1, started, timeout)
-                        if limit is None:  # A call without keywords is spared the packing of none.
-                            outcome = await (attempt(*args, **kwargs) if kwargs else attempt(*args))
+                        if limit is None:
+                            outcome = await attempt(*args, **kwargs)
                         else:
                             with limit:
                                 outcome = await attempt(*args, **kwargs)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from retrykit.core.events import Ended, Request
 from retrykit.core.limits import UNBOUNDED, TimeLimits
@@ -22,7 +22,7 @@ class CarriedOn(NamedTuple):
     ended: tuple[Ended, ...]
     """The attempts before."""
 
-    def fail(self) -> None:
+    def fail(self) -> NoReturn:
         """Raise the failure. It is not kept: its traceback leads back here, and that would be a cycle."""
         raise self.failure.pop()
 

@@ -32,12 +32,19 @@ class Scope:
 
     def enter(self, number: int) -> None:
         """Mark the attempt that begins."""
+        if self.deadline is not None:
+            deadlines.add(self)
         self.running = number
         outer = _mark.get()
         while outer is not None and outer[0].running != outer[1]:
             outer = outer[0].outer
         self.outer = outer
         _mark.set((self, number))
+
+    def leave(self) -> None:
+        """Mark that it has ended."""
+        self.running = 0
+        deadlines.discard(self)
 
 
 _Mark = tuple[Scope, int]
@@ -49,6 +56,9 @@ _disabled = 0
 
 in_an_attempt = _mark.get
 """Something, where a call that marks its attempts has ever been around; asked first, since it costs next to nothing."""
+
+deadlines: set[Scope] = set()
+"""Those of the process that are running. Where there is none, no call has to look for its own."""
 
 
 def attempt_number() -> int:
@@ -145,7 +155,7 @@ class deadline_scope:  # noqa: N801 - as contextlib has it.
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._scope is not None
-        self._scope.running = 0
+        self._scope.leave()
 
     if not TYPE_CHECKING:  # Type checkers refuse it where it is missing.
 

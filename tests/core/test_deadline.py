@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Iterator
 from datetime import timedelta
 
 import aiohttp
@@ -26,6 +27,7 @@ from retrykit import (
     stream,
     time_left,
 )
+from retrykit.core.scope import deadlines
 from retrykit.testing import Reply, Resumable
 
 
@@ -36,6 +38,12 @@ async def client(scripted_server):
 
 
 NO_ROOM = "; the deadline around it leaves no room for another"
+
+
+@pytest.fixture(autouse=True)
+def _none_is_left() -> Iterator[None]:
+    yield
+    assert not deadlines
 
 
 class TestCalls:

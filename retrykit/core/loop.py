@@ -130,7 +130,10 @@ def _too_late(plan: Plan) -> Callable[..., Coroutine[Any, Any, Any]]:
             run = Run(plan, args, kwargs, 0.0)
             run.refused(error, "timeout")
             run.tell_of_end(None, error)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # Its traceback leads back here.
 
     return call
 

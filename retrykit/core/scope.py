@@ -39,6 +39,9 @@ class Scope:
         while outer is not None and outer[0].running != outer[1]:
             outer = outer[0].outer
         self.outer = outer
+        # What has ended is left out here as well: where each task starts the next one, there would be ever more of it.
+        while outer is not None and (further := outer[0].outer) is not None and further[0].running != further[1]:
+            outer[0].outer = further[0].outer
         _mark.set((self, number))
 
     def leave(self) -> None:
@@ -114,7 +117,8 @@ class deadline_scope:  # noqa: N801 - as contextlib has it.
     A call inside has the smaller of its own `timeout` and what is left here: no wait runs past it, and where it has
     passed, a call raises `TimeoutError` at once and sends nothing. Of nested scopes, the one that ends first counts.
     It holds for the tasks that are started inside as well, as long as the scope is not left. A body that is read
-    outside of a call (of `get`, or `client.request`) is bounded by what was left when its request was sent.
+    outside of a call (of `get`, or `client.request`) is bounded by what was left when its request was sent; that of a
+    response which `RetryMiddleware` or a coroutine of your own hands over is not.
 
     What is not retrykit's is not bounded: for that there is `asyncio.timeout`, which cancels.
 

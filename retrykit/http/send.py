@@ -279,6 +279,9 @@ def refuse_other_than_session(session: object) -> None:
         )
     if not hasattr(session, "request"):
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
+    if not hasattr(session, "timeout"):  # Such as the client of aiohttp's test server.
+        own = ", such as its own: session=client.session" if hasattr(session, "session") else ""
+        raise TypeError(f"{type(session).__name__} is no aiohttp.ClientSession; give one as `session`{own}")
 
 
 async def _send_once(session: ClientSession, method: str, url: StrOrURL, options: dict[str, Any]) -> ClientResponse:

@@ -86,6 +86,8 @@ def set_listeners(*listeners: Listener) -> None:
 def _refuse_other_than_listener(listener: Any) -> None:
     if isinstance(listener, type):
         raise TypeError(f"{listener.__name__} is a class; write an object of it: set_listeners({listener.__name__}())")
+    if not callable(listener) and isinstance(listener, list | tuple):
+        raise TypeError("set_listeners takes the listeners one by one, and no list; write set_listeners(*listeners)")
     if not callable(listener):
         raise TypeError(f"{listener!r} can't be called; a listener is a function of one argument, the event")
     if _is_asynchronous(listener):

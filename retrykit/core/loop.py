@@ -113,7 +113,7 @@ def _within_deadlines(
         plan: The same.
         before: What the call goes on with. Its time is counted from there.
     """
-    left = None if plan.is_bounded else scope.time_left()
+    left = None if plan.is_bounded else scope.deadline_left()
     if left is None:
         return None
     if left == 0 and before is None:

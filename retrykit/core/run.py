@@ -612,6 +612,7 @@ class Run:
             body=None if body is None else body.used_up,
             unresumable=None if answered is None else answered.unresumable,
             redirected=self._redirected,
+            idempotent=policy.idempotent,
             timeout=None if self._plan.is_bounded else policy.timeout,
             max_retry_after=policy.max_retry_after,
         )

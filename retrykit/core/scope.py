@@ -77,7 +77,7 @@ def attempt_number() -> int:
 
 
 def time_left() -> float | None:
-    """The seconds that are left here: of each `deadline_scope` around, and of each call in whose attempt this runs.
+    """The seconds that are left here, of all that bounds it: scopes, calls, and the attempt that this runs in.
 
     Send it on, so that a server that is called stops when nobody waits any more:
     `headers={"X-Timeout": f"{time_left():.3f}"}`. There is no standard header for it; what you send is between your
@@ -87,12 +87,12 @@ def time_left() -> float | None:
         Seconds, 0 where the time is over; `None` where nothing bounds it. The first attempt of a client's call is
         bounded, but it is not known here: a `deadline_scope` is.
     """
-    return _until("deadline")
-
-
-def attempt_time_left() -> float | None:
-    """The seconds that are left of the running attempt; `None` where nothing limits it."""
     return _until("end")
+
+
+def deadline_left() -> float | None:
+    """The same, but for what limits single attempts: what is left of the calls and scopes themselves."""
+    return _until("deadline")
 
 
 def _until(name: Literal["deadline", "end"]) -> float | None:
@@ -147,7 +147,7 @@ class deadline_scope:  # noqa: N801 - as contextlib has it.
     def __enter__(self) -> Self:
         if self._scope is not None:
             raise RuntimeError("this deadline_scope was entered before; make one for each: `with deadline_scope(2.5):`")
-        around = time_left()
+        around = deadline_left()
         seconds = min((time for time in (self._seconds, around) if time is not None), default=None)
         self._scope = Scope()
         if seconds is not None:

@@ -119,6 +119,8 @@ class TestEvents:
     def test_a_listener_must_be_callable(self):
         with pytest.raises(TypeError, match="'log' can't be called; a listener is a function"):
             retrykit.set_listeners("log")
+        with pytest.raises(TypeError, match=r"one by one, and no list; write set_listeners\(\*listeners\)"):
+            retrykit.set_listeners([print])
 
     def test_it_is_no_class(self):
         with pytest.raises(TypeError, match=r"Calls is a class; write an object of it: set_listeners\(Calls\(\)\)"):

@@ -32,6 +32,9 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
+# What an example leaves empty before its end is not shown.
+highlight_options = {"python": {"stripnl": True}}
+
 html_theme = "furo"
 html_title = f"retrykit {version}"
 html_static_path = ["_static"]

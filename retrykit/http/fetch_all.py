@@ -43,6 +43,14 @@ class Fetched(NamedTuple, Generic[T_co, V_co]):
     elapsed: float
     """Seconds that the call took, with its attempts and the waits between them."""
 
+    def __repr__(self) -> str:
+        """All of it, but for what aiohttp tells of an error: that has the headers of the request in it."""
+        error = self.error and f"{type(self.error).__name__}(...)"
+        return (
+            f"{type(self).__name__}(item={self.item!r}, value={self.value!r}, error={error},"
+            f" attempts={self.attempts}, elapsed={self.elapsed:.3f})"
+        )
+
     def result(self) -> V_co:
         """The value.
 

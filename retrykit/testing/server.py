@@ -224,6 +224,9 @@ class ScriptedServer:
         self._connections = 0
         self._listener: asyncio.Server | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url if self._listener else 'that is not running'}>"
+
     @property
     def url(self) -> str:
         """Where it listens, such as `http://127.0.0.1:40913`."""

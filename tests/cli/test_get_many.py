@@ -471,7 +471,7 @@ class TestFailures:
         assert ran.said == [
             (
                 f"retrykit: (23) GET {server.url}/a: the file could not be written, "
-                "this is a folder; write the name of a file in it as well"
+                f"this is a folder; write the name of a file in it as well: {tmp_path / 'files' / 'a'}"
             )
         ]
         assert (tmp_path / "files" / "b").read_text() == "b"

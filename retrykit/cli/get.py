@@ -106,7 +106,7 @@ async def _fetch(url: str, policy: RetryPolicy) -> tuple[int, bytes]:
 def _write(body: bytes) -> int:
     """Write the body to standard output; the exit code."""
     if sys.stdout is None:
-        say(f"retrykit: ({UNWRITTEN}) standard output is closed")
+        say(f"retrykit: ({UNWRITTEN}) standard output is closed; send it to a file (> FILE), or give -o DIR")
         return UNWRITTEN
     try:
         write(sys.stdout, body)

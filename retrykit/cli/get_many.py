@@ -106,7 +106,7 @@ def run(urls: Sequence[str], folder: Path, options: Options) -> int:
 def _unwritable(folder: Path, options: Options) -> Failure | None:
     """Why there can be no files, or no lines of JSON."""
     if options.jsonl and sys.stdout is None:
-        return Failure(UNWRITTEN, "standard output is closed")
+        return Failure(UNWRITTEN, "standard output is closed; send it to a file (> FILE), or leave --jsonl out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:

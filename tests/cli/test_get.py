@@ -293,7 +293,8 @@ class TestOutput:
     def test_where_it_is_closed_that_is_reported(self, get, server, monkeypatch):
         server.script("/hello", "hello")
         monkeypatch.setattr(sys, "stdout", None)
-        assert get(f"{server.url}/hello") == (23, b"", ["retrykit: (23) standard output is closed"])
+        closed = "retrykit: (23) standard output is closed; send it to a file (> FILE), or give -o DIR"
+        assert get(f"{server.url}/hello") == (23, b"", [closed])
 
     @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is full")
     def test_what_can_t_be_said_is_no_reason_to_fail(self, server):

@@ -135,6 +135,9 @@ class FetchAll(AsyncIterator[Fetched[T_co, V_co]]):
         self._is_waiting = False
         self._is_over = False
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._calls}>"
+
     def __aiter__(self) -> Self:
         return self
 
@@ -255,6 +258,9 @@ class _Calls(Generic[T, V]):
         self._error: BaseException | None = None
         self._is_stopped = False
         self._driver: asyncio.Task[None] | None = None
+
+    def __str__(self) -> str:
+        return f"{self._started} calls begun, {self._handed_out} results given"
 
     def start(self) -> asyncio.Task[None]:
         """Start the task that takes the items and starts the calls, and at the end closes what it has opened."""

@@ -1080,3 +1080,11 @@ async def test_what_is_shown_of_a_result_has_nothing_of_its_request_but_the_item
     a, b = (re.sub(r"elapsed=\d+\.\d{3}\)", "elapsed=...)", repr(fetched)) for fetched in results)
     assert a == "Fetched(item='/a', value={'id': 1}, error=None, attempts=1, elapsed=...)"
     assert b == "Fetched(item='/b', value=None, error=ContentTypeError(...), attempts=1, elapsed=...)"
+
+
+async def test_it_shows_how_far_it_has_come(scripted_server):
+    scripted_server.script("/a", {"id": 1})
+    async with fetch_all([f"{scripted_server.url}/a"]) as results:
+        assert repr(results) == "<FetchAll: 0 calls begun, 0 results given>"
+        await anext(results)
+        assert repr(results) == "<FetchAll: 1 calls begun, 1 results given>"

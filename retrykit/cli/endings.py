@@ -106,8 +106,10 @@ class Failure(NamedTuple):
         return cls(ending.code, printable(" ".join([what, *(f"({note})" for note in notes)])))
 
     def line(self, what: str = "") -> str:
-        """What is said of it: of what kind it is, of what, and why."""
-        return f"retrykit: ({self.code}) {what}: {self.message}" if what else f"retrykit: ({self.code}) {self.message}"
+        """What is said of it: of what kind it is, of what, and why. What it is of is said once."""
+        if not what:
+            return f"retrykit: ({self.code}) {self.message}"
+        return f"retrykit: ({self.code}) {what}: {self.message.replace(f' ({what})', '')}"
 
 
 def _fits(ending: _Ending, error: Exception) -> bool:

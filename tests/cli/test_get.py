@@ -343,6 +343,14 @@ class TestWhatIsNotSaid:
         assert "[31mRed" in lines[0]
 
 
+def test_where_an_attempt_went_is_said_once(get, server):
+    server.script("/gone", Disconnect())
+    code, _, lines = get(f"{server.url}/gone", "--max-retries", "2", "--base-delay", "0")
+    assert code == 52
+    assert lines[-1].count(f"GET {server.url}/gone") == 1
+    assert lines[-1].endswith(": ServerDisconnectedError, ServerDisconnectedError)")
+
+
 class TestAProxyInTheEnvironment:
     """Other programs would use it."""
 

@@ -201,8 +201,9 @@ def _refuse_unawaitable(fn: Any) -> None:
             " that sends the request by it"
         )
     if not callable(fn):
+        given = repr(fn) if isinstance(fn, int | float | None) else shown_type(fn)  # A URL may have secrets in it.
         raise TypeError(
-            f"retry_http was given {fn!r}, which is no coroutine function; options go by name:"
+            f"retry_http was given {given}, which is no coroutine function; options go by name:"
             " @retry_http(max_retries=3) or @retry_http(policy=policy)"
         )
     if inspect.isgeneratorfunction(fn) and _is_old_style_coroutine(fn):

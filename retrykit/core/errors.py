@@ -199,8 +199,11 @@ class TryAgain(tenacity.TryAgain):
     Args:
         *args: As for any exception.
         after: Seconds (or a `timedelta`) to wait at least, as a Retry-After of the server's would say it: a floor
-            under the delay, and the end of the call where it is longer than `max_retry_after`. What is no time to
-            wait (negative, or no number) is ignored, as in the header. Default: no floor.
+            under the delay, and the end of the call where it is longer than `max_retry_after`. What is negative or
+            NaN is ignored, as in the header. Default: no floor.
+
+    Raises:
+        TypeError: `after` is no number. The text of a header has to be converted.
 
     When there are no attempts left, what it was raised from (`raise TryAgain from error`, or inside an `except`)
     comes out in its place.
@@ -209,7 +212,12 @@ class TryAgain(tenacity.TryAgain):
     def __init__(self, *args: object, after: float | timedelta | None = None) -> None:
         super().__init__(*args)
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        self.after: float | None = seconds if isinstance(seconds, int | float) and seconds >= 0 else None
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+            raise UsageError(
+                f"TryAgain(after={after!r}) is no time to wait; give seconds as a number, such as after=2.5 (text is"
+                " converted by float(); that of a header may be a date as well)"
+            )
+        self.after: float | None = seconds if seconds is not None and seconds >= 0 else None
 
 
 class UsageError(TypeError):
@@ -256,15 +264,18 @@ def note(error: Exception, text: str) -> None:
     vars(error).update({"__notes__": [*kept, text], _NOTE: text})
 
 
+_UNKNOWN_TO_BE_SAFE = (
+    "is not known to be safe to repeat: if it is, say so with idempotent=True, or send an Idempotency-Key header (in a"
+    " client's call: idempotency_key=True)"
+)
 _BECAUSE: dict[Reason, str] = {
     "attempts": "",
     "stop": "; the policy's stop= ended it",
     "timeout": "; {timeout} leaves no room for another",
     "budget": "; the retry budget has not enough left for another",
     "circuit_open": "; the circuit breaker would not let another through by then",
-    "retry_after": "; the server asks for a longer wait than max_retry_after={max_retry_after}",
-    "not_repeatable": "; the request{why} may have been processed, and is not known to be safe to repeat: if it is,"
-    " say so with idempotent=True, or send an Idempotency-Key header (in a client's call: idempotency_key=True)",
+    "retry_after": "; it was asked for a longer wait than max_retry_after={max_retry_after}",
+    "not_repeatable": "; the request{why} may have been processed, and {unsafe}",
     "body": "; a body of type {body} can't be sent again: pass bytes or a file that can be rewound; the client and the"
     " helpers also take a function that makes the body anew for each attempt (data=lambda: open(...), or data=lines in"
     " the place of data=lines())",
@@ -280,6 +291,7 @@ def summary(
     body: str | None,
     unresumable: str | None,
     redirected: bool,
+    idempotent: bool | None,
     timeout: float | None,
     max_retry_after: float,
 ) -> str:
@@ -292,6 +304,7 @@ def summary(
         body: The type of a body that can't be sent again.
         unresumable: Why the body of an answer can't be resumed.
         redirected: Was the request answered by a redirect before?
+        idempotent: Of the policy.
         timeout: Of the policy, in seconds; `None` where the time was that of something around the call.
         max_retry_after: Of the policy, in seconds.
     """
@@ -301,7 +314,8 @@ def summary(
     bound = "the deadline around it" if timeout is None else f"timeout={in_seconds(timeout)}"
     limits = {"timeout": bound, "max_retry_after": in_seconds(max_retry_after), "body": body}
     why = " was answered by a redirect, and" if redirected else ""
-    because = _BECAUSE[reason].format(**limits, why=why) if reason else ""
+    unsafe = _UNKNOWN_TO_BE_SAFE if idempotent is None else "idempotent=False says that it must not be repeated then"
+    because = _BECAUSE[reason].format(**limits, why=why, unsafe=unsafe) if reason else ""
     if unresumable is not None:  # Whatever has ended the call, this would have.
         because += f"; the body can't be resumed: {unresumable}"
     return f"{ended} after {count}{time}: {', '.join(map(str, attempts))}{because}"

@@ -177,10 +177,12 @@ class CallEvent:
     origin: str | None
     path: str | None
     attempts: int
-    """How many were made, hedges among them. 0 where a guard or a deadline has refused the first."""
+    """How many were made, hedges among them. 0 where a guard or a deadline has refused the first, or where the body of
+    a stream or a download has broken off and is not asked for again."""
     status: int | None
     """Of the response that it returned, or of the `ClientResponseError` that it raised."""
     exception: type[BaseException] | None
-    """The class of what it raised; `asyncio.CancelledError` where it was cancelled."""
+    """The class of what it raised; `asyncio.CancelledError` where it was cancelled, `GeneratorExit` where it was thrown
+    away while it waited: that may be at any moment, since the garbage collector does so, too."""
     reason: Reason | None
     """Why it was given up on, or refused; `None` where it was not."""

@@ -76,16 +76,32 @@ def set_listeners(*listeners: Listener) -> None:
         TypeError: A listener can't be called, or would have to be awaited.
     """
     for listener in listeners:
-        if not callable(listener):
-            raise TypeError(f"{listener!r} can't be called; a listener is a function of one argument, the event")
-        if inspect.iscoroutinefunction(listener):
-            raise TypeError(
-                f"{listener.__qualname__} is a coroutine function, and a listener is not awaited; write `def`"
-            )
+        _refuse_other_than_listener(listener)
     global told, told_of_calls
     told = listeners
     hearing = (getattr(listener, "call_ended", None) for listener in listeners)
     told_of_calls = tuple(call_ended for call_ended in hearing if call_ended is not None)
+
+
+def _refuse_other_than_listener(listener: Any) -> None:
+    if isinstance(listener, type):
+        raise TypeError(f"{listener.__name__} is a class; write an object of it: set_listeners({listener.__name__}())")
+    if not callable(listener) and isinstance(listener, list | tuple):
+        raise TypeError("set_listeners takes the listeners one by one, and no list; write set_listeners(*listeners)")
+    if not callable(listener):
+        raise TypeError(f"{listener!r} can't be called; a listener is a function of one argument, the event")
+    if _is_asynchronous(listener):
+        raise TypeError(f"{name_of(listener)} is a coroutine function, and a listener is not awaited; write `def`")
+    call_ended = getattr(listener, "call_ended", None)
+    if call_ended is not None and (not callable(call_ended) or _is_asynchronous(call_ended)):
+        raise TypeError(
+            f"call_ended of {name_of(listener)} has to be a method of one argument, the CallEvent, that is not awaited;"
+            " write `def call_ended(self, event)`"
+        )
+
+
+def _is_asynchronous(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def get_listeners() -> tuple[Listener, ...]:

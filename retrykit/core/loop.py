@@ -113,7 +113,7 @@ def _within_deadlines(
         plan: The same.
         before: What the call goes on with. Its time is counted from there.
     """
-    left = None if plan.is_bounded else scope.time_left()
+    left = None if plan.is_bounded else scope.deadline_left()
     if left is None:
         return None
     if left == 0 and before is None:
@@ -130,7 +130,10 @@ def _too_late(plan: Plan) -> Callable[..., Coroutine[Any, Any, Any]]:
             run = Run(plan, args, kwargs, 0.0)
             run.refused(error, "timeout")
             run.tell_of_end(None, error)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # Its traceback leads back here.
 
     return call
 

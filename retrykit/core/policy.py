@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from tenacity import RetryCallState
 from tenacity.retry import retry_base
-from tenacity.stop import stop_base
+from tenacity.stop import stop_after_attempt, stop_base
 from tenacity.wait import wait_base
 
 from retrykit.core import backoff, checks
@@ -169,6 +169,8 @@ class RetryPolicy:
         """
         new = _checked(options)
         kept = {name: value for name, value in self._named().items() if not _gives_way(name, value, new)}
+        if "stop" in kept:
+            kept.setdefault("max_retries", self.max_retries)  # As it was, it was no contradiction.
         if "max_delay" in kept and "base_delay" in new:
             kept["max_delay"] = max(kept["max_delay"], new["base_delay"])
         if "base_delay" in kept and "max_delay" in new:
@@ -304,6 +306,13 @@ def _refuse_contradictions(policy: RetryPolicy, given: Collection[str]) -> None:
             f"base_delay={policy.base_delay:g} is longer than max_delay={policy.max_delay:g}, so that no delay could"
             " grow; write a longer max_delay as well"
         )
+    if isinstance(policy.stop, stop_after_attempt) and "max_retries" not in given:
+        most = policy.stop.max_attempt_number
+        if most > policy.max_retries:
+            raise ValueError(
+                f"stop=stop_after_attempt({most}) never comes, since stop= only stops earlier than"
+                f" max_retries={policy.max_retries}; write max_retries={most} in its place"
+            )
     if policy.timeout is not None and policy.attempt_timeout is not None and policy.attempt_timeout > policy.timeout:
         raise ValueError(
             f"attempt_timeout={policy.attempt_timeout:g} is longer than timeout={policy.timeout:g}, which bounds the"

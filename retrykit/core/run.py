@@ -79,6 +79,7 @@ class Run:
         "_reason",
         "_redirected",
         "_request",
+        "_shown",
         "_started",
         "_strategies",
         "delay",
@@ -97,7 +98,7 @@ class Run:
         if carried_on is not None:
             self._started, self._ended = carried_on.started, carried_on.ended
         self._call: Call | None = None
-        self._request = _UNKNOWN
+        self._request = self._shown = _UNKNOWN
         self.scope: Scope | None = None
         """What marks its attempts, where no limit does; at the end of the call, none is `running`."""
         self._strategies: Strategies | None = None
@@ -155,10 +156,12 @@ class Run:
     async def prepare(self, before_retry: BeforeRetry) -> None:
         """Await the user's hook, within what is left of the time."""
         assert self._event is not None
-        limit = clock.time_limit(self.time_left())
+        left = self.time_left()
+        limit = clock.time_limit(left)
         try:
-            async with limit:
-                await _awaitable(before_retry(self._event), before_retry)
+            with scope.deadline_scope(left):  # Calls in it know how long they have.
+                async with limit:
+                    await _awaitable(before_retry(self._event), before_retry)
         except Exception as error:
             timed_out = isinstance(error, TimeoutError) and limit.expired()
             if timed_out:
@@ -272,6 +275,8 @@ class Run:
         """The call has ended: with this error, else with this result."""
         outcome = Outcome(result, error if isinstance(error, Exception) else None)
         request = outcome.request or self._described()
+        if request is _UNKNOWN:  # An attempt before may have shown it.
+            request = self._shown
         listeners.tell_of_call(
             CallEvent(
                 call=self._plan.name,
@@ -539,7 +544,7 @@ class Run:
         is_kept = policy.before_retry is not None or policy.timeout is not None or policy.guards_attempts
         if isinstance(decision, Retry) and not is_kept and not listeners.hears_retries():
             return
-        request = outcome.request or self._described()
+        request = self._shown = outcome.request or self._described()
         _, _, elapsed, _ = self._ended[-1]
         status, raised = outcome.status, None if outcome.error is None else type(outcome.error)
         if outcome.answered is not None:
@@ -607,6 +612,7 @@ class Run:
             body=None if body is None else body.used_up,
             unresumable=None if answered is None else answered.unresumable,
             redirected=self._redirected,
+            idempotent=policy.idempotent,
             timeout=None if self._plan.is_bounded else policy.timeout,
             max_retry_after=policy.max_retry_after,
         )

@@ -39,6 +39,9 @@ class Scope:
         while outer is not None and outer[0].running != outer[1]:
             outer = outer[0].outer
         self.outer = outer
+        # What has ended is left out here as well: where each task starts the next one, there would be ever more of it.
+        while outer is not None and (further := outer[0].outer) is not None and further[0].running != further[1]:
+            outer[0].outer = further[0].outer
         _mark.set((self, number))
 
     def leave(self) -> None:
@@ -74,7 +77,7 @@ def attempt_number() -> int:
 
 
 def time_left() -> float | None:
-    """The seconds that are left here: of each `deadline_scope` around, and of each call in whose attempt this runs.
+    """The seconds that are left here, of all that bounds it: scopes, calls, and the attempt that this runs in.
 
     Send it on, so that a server that is called stops when nobody waits any more:
     `headers={"X-Timeout": f"{time_left():.3f}"}`. There is no standard header for it; what you send is between your
@@ -84,12 +87,12 @@ def time_left() -> float | None:
         Seconds, 0 where the time is over; `None` where nothing bounds it. The first attempt of a client's call is
         bounded, but it is not known here: a `deadline_scope` is.
     """
-    return _until("deadline")
-
-
-def attempt_time_left() -> float | None:
-    """The seconds that are left of the running attempt; `None` where nothing limits it."""
     return _until("end")
+
+
+def deadline_left() -> float | None:
+    """The same, but for what limits single attempts: what is left of the calls and scopes themselves."""
+    return _until("deadline")
 
 
 def _until(name: Literal["deadline", "end"]) -> float | None:
@@ -114,7 +117,8 @@ class deadline_scope:  # noqa: N801 - as contextlib has it.
     A call inside has the smaller of its own `timeout` and what is left here: no wait runs past it, and where it has
     passed, a call raises `TimeoutError` at once and sends nothing. Of nested scopes, the one that ends first counts.
     It holds for the tasks that are started inside as well, as long as the scope is not left. A body that is read
-    outside of a call (of `get`, or `client.request`) is bounded by what was left when its request was sent.
+    outside of a call (of `get`, or `client.request`) is bounded by what was left when its request was sent; that of a
+    response which `RetryMiddleware` or a coroutine of your own hands over is not.
 
     What is not retrykit's is not bounded: for that there is `asyncio.timeout`, which cancels.
 
@@ -143,7 +147,7 @@ class deadline_scope:  # noqa: N801 - as contextlib has it.
     def __enter__(self) -> Self:
         if self._scope is not None:
             raise RuntimeError("this deadline_scope was entered before; make one for each: `with deadline_scope(2.5):`")
-        around = time_left()
+        around = deadline_left()
         seconds = min((time for time in (self._seconds, around) if time is not None), default=None)
         self._scope = Scope()
         if seconds is not None:

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, Generic, NamedTuple, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Self, TypeVar, cast, overload
 
 from aiohttp import ClientResponse
 from aiohttp.typedefs import StrOrURL
@@ -208,6 +208,19 @@ class FetchAll(AsyncIterator[Fetched[T_co, V_co]]):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    if not TYPE_CHECKING:  # Type checkers refuse them where they are missing.
+
+        def _refuse(self, *_: object) -> NoReturn:
+            raise TypeError(
+                "the results of fetch_all come one by one; write `async with fetch_all(items) as results:`, and inside"
+                " of it `async for fetched in results:`"
+            )
+
+        __await__ = __iter__ = __enter__ = _refuse
+
+        def __exit__(self, *_: object) -> None:
+            """Python looks for it before it enters."""
 
     def __del__(self) -> None:
         if self._driver is None or self._is_over:

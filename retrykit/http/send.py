@@ -263,7 +263,7 @@ def send(
     send_once = sending_once(session)
     if send_once is None:
         refuse_other_than_session(session)
-    left = scope.time_left() if bounds_body and scope.in_an_attempt() else None
+    left = scope.deadline_left() if bounds_body and scope.in_an_attempt() else None
     options = request if left is None else {**request, "timeout": _within(left, session, request)}
     if send_once is None or "data" in request or "upload_tracker" in request:
         return _send_once(session, method, url, {**options})
@@ -279,6 +279,9 @@ def refuse_other_than_session(session: object) -> None:
         )
     if not hasattr(session, "request"):
         raise TypeError(f"{type(session).__name__} is no session; give an aiohttp.ClientSession as `session`")
+    if not hasattr(session, "timeout"):  # Such as the client of aiohttp's test server.
+        own = ", such as its own: session=client.session" if hasattr(session, "session") else ""
+        raise TypeError(f"{type(session).__name__} is no aiohttp.ClientSession; give one as `session`{own}")
 
 
 async def _send_once(session: ClientSession, method: str, url: StrOrURL, options: dict[str, Any]) -> ClientResponse:
@@ -286,7 +289,7 @@ async def _send_once(session: ClientSession, method: str, url: StrOrURL, options
     if (make_tracker := options.get("upload_tracker")) is not None:
         options["upload_tracker"] = make_tracker()
     first_only = _FirstOnly()
-    is_bounded = sending_once(session) is not None or scope.time_left() is not None
+    is_bounded = sending_once(session) is not None or scope.deadline_left() is not None
     if sending_once(session) is None:
         middlewares = options.get("middlewares")
         if middlewares is None:
@@ -391,7 +394,7 @@ async def error_of(response: ClientResponse, request: dict[str, Any], began: flo
     body = what_is_here(response)
     if body is None:
         # Half of what is left, so that the status comes out even where the body doesn't.
-        left = scope.attempt_time_left()
+        left = scope.time_left()
         if left is None and (bounds := request.get("timeout")) is not None and bounds.total:
             left = max(0.0, bounds.total - (clock.now() - began))
         body = await drain(response, left and left / 2)

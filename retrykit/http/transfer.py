@@ -298,7 +298,7 @@ class Transfer:
         left = math.inf if self._patience is None else self._patience - self._tried
         if timeout is not None:
             left = min(left, timeout - self._waited)
-        if (around := scope.time_left()) is not None:
+        if (around := scope.deadline_left()) is not None:
             left = min(left, around)
         return None if left == math.inf else max(0.0, left)
 

@@ -14,6 +14,9 @@ OTHER = "other"
 """In the place of a value for which there is no more room."""
 UNKNOWN = "unknown"
 
+GAVE_UP = "gave_up"
+"""The outcome of a call that was given up on, or refused."""
+
 MOST_CALLS, MOST_ORIGINS, MOST_CAUSES = 50, 20, 30
 
 WAIT_BUCKETS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -80,8 +83,17 @@ def outcome_of(event: CallEvent) -> str:
     if event.exception is not None and not issubclass(event.exception, Exception):
         return "cancelled" if event.exception is asyncio.CancelledError else "ended"
     if event.reason is not None:
-        return "gave_up"
+        return GAVE_UP
     return "success" if event.exception is None else "error"
+
+
+def was_thrown_away(event: CallEvent) -> bool:
+    """Was it closed where it waited?
+
+    The garbage collector does so at any moment, also while this thread holds a lock of the library that counts: who
+    counts then waits for ever.
+    """
+    return event.exception is GeneratorExit
 
 
 class Watched(NamedTuple):

@@ -18,7 +18,18 @@ except ModuleNotFoundError as error:
 
 from retrykit.core.events import CallEvent, Event, Reason, RetryEvent
 from retrykit.core.policy import RetryPolicy
-from retrykit.telemetry.naming import MOST_ORIGINS, OTHER, UNKNOWN, WAIT_BUCKETS, Labels, Watch, cause_of, outcome_of
+from retrykit.telemetry.naming import (
+    GAVE_UP,
+    MOST_ORIGINS,
+    OTHER,
+    UNKNOWN,
+    WAIT_BUCKETS,
+    Labels,
+    Watch,
+    cause_of,
+    outcome_of,
+    was_thrown_away,
+)
 
 __all__ = ["OpenTelemetryListener"]
 
@@ -90,10 +101,13 @@ class OpenTelemetryListener:
 
     def call_ended(self, event: CallEvent) -> None:
         """What `set_listeners` asks for calls that end."""
-        where = self._where(event)
-        self._calls.add(1, {**where, "retrykit.outcome": outcome_of(event)})
+        if was_thrown_away(event):
+            return
+        where, outcome = self._where(event), outcome_of(event)
+        self._calls.add(1, {**where, "retrykit.outcome": outcome})
         self._attempts.add(event.attempts, where)
-        if event.reason is not None:  # No `GiveUpEvent` tells of a call that was refused before its first attempt.
+        # No `GiveUpEvent` tells of a call that was refused before its first attempt.
+        if outcome == GAVE_UP and event.reason is not None:
             self._give_ups.add(1, {**where, "retrykit.reason": event.reason})
             _tell_span_of_give_up(event, event.reason)
 
@@ -110,7 +124,9 @@ class OpenTelemetryListener:
 
 
 def _server(origin: str) -> _Attributes:
-    if origin in (OTHER, UNKNOWN):
+    if origin == UNKNOWN:
+        return {}
+    if origin == OTHER:
         return {"server.address": origin}
     url = URL(origin)
     server: _Attributes = {"server.address": url.host or UNKNOWN}

@@ -3,7 +3,7 @@
 It needs `pip install 'retrykit[prometheus]'`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric
@@ -15,9 +15,19 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from retrykit.core.checks import shown_type
 from retrykit.core.events import CallEvent, Event, RetryEvent
 from retrykit.core.policy import RetryPolicy
-from retrykit.telemetry.naming import MOST_ORIGINS, WAIT_BUCKETS, Labels, Watch, cause_of, outcome_of
+from retrykit.telemetry.naming import (
+    GAVE_UP,
+    MOST_ORIGINS,
+    WAIT_BUCKETS,
+    Labels,
+    Watch,
+    cause_of,
+    outcome_of,
+    was_thrown_away,
+)
 
 __all__ = ["PrometheusListener"]
 
@@ -38,31 +48,24 @@ class PrometheusListener:
         max_origins: How many origins have series of their own. Default: 20.
 
     Raises:
-        TypeError: `max_origins` is no whole number.
+        TypeError: `max_origins` is no whole number, or the registry is none.
         ValueError: It is less than 0, or the registry has such metrics already.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, *, max_origins: int = MOST_ORIGINS) -> None:
         self._labels, self._watch = Labels(max_origins), Watch()
         where = ("call", "origin")
-        try:
-            self._calls = Counter("retrykit_calls", "Calls that have ended", (*where, "outcome"), registry=registry)
-        except ValueError as error:
-            raise ValueError(
-                "this registry has the metrics of a PrometheusListener already; share that listener, or give this one a"
-                " registry of its own: PrometheusListener(CollectorRegistry())"
-            ) from error
-        self._attempts = Counter("retrykit_attempts", "Attempts of these calls", where, registry=registry)
+        self._calls = Counter("retrykit_calls", "Calls that have ended", (*where, "outcome"), registry=None)
+        self._attempts = Counter("retrykit_attempts", "Attempts of these calls", where, registry=None)
         self._retries = Counter(
-            "retrykit_retries", "Failed attempts that another one follows", (*where, "cause"), registry=registry
+            "retrykit_retries", "Failed attempts that another one follows", (*where, "cause"), registry=None
         )
-        self._give_ups = Counter(
-            "retrykit_give_ups", "Calls that were given up on", (*where, "reason"), registry=registry
-        )
+        self._give_ups = Counter("retrykit_give_ups", "Calls that were given up on", (*where, "reason"), registry=None)
         self._waits = Histogram(
-            "retrykit_wait_seconds", "Waits before another attempt", where, registry=registry, buckets=WAIT_BUCKETS
+            "retrykit_wait_seconds", "Waits before another attempt", where, registry=None, buckets=WAIT_BUCKETS
         )
-        registry.register(_Guards(self._watch))
+        metrics = (self._calls, self._attempts, self._retries, self._give_ups, self._waits, _Guards(self._watch))
+        _register(metrics, registry)
 
     def watch(self, name: str, policy: RetryPolicy) -> None:
         """Tell of the budget and the circuit breaker of a policy, too, whenever the metrics are collected.
@@ -87,11 +90,36 @@ class PrometheusListener:
 
     def call_ended(self, event: CallEvent) -> None:
         """What `set_listeners` asks for calls that end."""
+        if was_thrown_away(event):
+            return
         where = self._labels.call(event.call), self._labels.origin(event.origin)
-        self._calls.labels(*where, outcome_of(event)).inc()
+        outcome = outcome_of(event)
+        self._calls.labels(*where, outcome).inc()
         self._attempts.labels(*where).inc(event.attempts)
-        if event.reason is not None:  # No `GiveUpEvent` tells of a call that was refused before its first attempt.
+        # No `GiveUpEvent` tells of a call that was refused before its first attempt.
+        if outcome == GAVE_UP and event.reason is not None:
             self._give_ups.labels(*where, event.reason).inc()
+
+
+def _register(metrics: Iterable[Collector], registry: CollectorRegistry) -> None:
+    """Register all of them, or none."""
+    if not isinstance(registry, CollectorRegistry):
+        raise TypeError(
+            f"registry is {shown_type(registry)}; give a prometheus_client.CollectorRegistry, or leave it out for that"
+            " of the process"
+        )
+    registered: list[Collector] = []
+    try:
+        for metric in metrics:
+            registry.register(metric)
+            registered.append(metric)
+    except ValueError as error:
+        for metric in registered:
+            registry.unregister(metric)
+        raise ValueError(
+            "this registry has metrics of these names already, those of another PrometheusListener, say; share that"
+            " listener, or give this one a registry of its own: PrometheusListener(CollectorRegistry())"
+        ) from error
 
 
 class _Guards(Collector):

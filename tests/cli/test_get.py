@@ -201,7 +201,7 @@ class TestExitCodes:
 
     def test_22_says_that_the_server_asks_for_too_long_a_wait(self, get, server):
         server.script("/busy", Reply(429, retry_after=3600))
-        self.check(get(f"{server.url}/busy"), 22, "the server asks for a longer wait than max_retry_after=60 s")
+        self.check(get(f"{server.url}/busy"), 22, "it was asked for a longer wait than max_retry_after=60 s")
 
     def test_28_for_a_timeout(self, get, listen):
         self.check(get(listen(never_answer), "--timeout", "0.2"), 28, "timeout")

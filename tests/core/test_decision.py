@@ -186,9 +186,14 @@ class TestRetryAfter:
         assert decided(raised(TryAgain(after=61))) == GiveUp("retry_after")
         assert decided(raised(TryAgain(after=math.inf))) == GiveUp("retry_after")
 
-    @pytest.mark.parametrize("after", [-1, math.nan, "7"])
+    @pytest.mark.parametrize("after", [-1, math.nan])
     def test_what_is_no_time_to_wait_is_ignored(self, after):
         assert decided(raised(TryAgain(after=after))) == Retry(1.0)
+
+    @pytest.mark.parametrize("after", ["7", True, object()])
+    def test_what_is_no_number_is_refused(self, after):
+        with pytest.raises(TypeError, match=r"TryAgain\(after=.*\) is no time to wait; give seconds as a number"):
+            TryAgain(after=after)
 
 
 class TestWait:

@@ -141,6 +141,10 @@ class TestOptions:
             retry_http(policy=3)
         with pytest.raises(TypeError, match=r"there is no option max_attempts=; did you mean max_retries=\?"):
             retry_http(max_attempts=3)
+        with pytest.raises(TypeError, match="retry_http was given 3, which is no coroutine function"):
+            retry_http(3)
+        with pytest.raises(TypeError, match="retry_http was given a str, which is no coroutine function"):
+            retry_http("https://ada:secret@example.com/?token=secret")
         with pytest.raises(ValueError, match="max_retries=0"):
             retry_http(answer).retry_with(max_retries=0)
         with pytest.raises(TypeError, match=r"policy=\{\} is no RetryPolicy"):

@@ -13,7 +13,7 @@ import pytest
 from retrykit import AsyncHTTPClient, attempt_number, fetch_json, retry_http
 from retrykit.core import clock
 from retrykit.core.limits import TimeLimit, TimeLimits
-from retrykit.core.scope import attempt_time_left, time_left
+from retrykit.core.scope import deadline_left, time_left
 
 LONG = 60.0
 
@@ -167,9 +167,9 @@ class TestAShorterOne:
     @pytest.mark.parametrize(("left", "end"), [(None, 10), (100, 10), (10, 10), (4, 4)])
     async def test_it_is_what_is_left_where_that_is_less(self, left, end):
         with limit(TimeLimits(10), left=left):
-            assert round(attempt_time_left()) == end
-            assert (None if time_left() is None else round(time_left())) == left
-        assert attempt_time_left() is None
+            assert round(time_left()) == end
+            assert (None if deadline_left() is None else round(deadline_left())) == left
+        assert time_left() is None
 
 
 class TestCancellation:
@@ -358,7 +358,7 @@ class TestMarks:
             asyncio.get_running_loop().call_soon(task.cancel)
             with suppress(asyncio.CancelledError):
                 await wait()
-            seen.append((time_left(), attempt_time_left(), attempt_number()))
+            seen.append((deadline_left(), time_left(), attempt_number()))
 
         await asyncio.create_task(caller())
         assert seen == [(None, None, 1)]
@@ -550,7 +550,7 @@ async def test_what_can_not_be_limited_is_not_marked():
     def drive():
         with pytest.raises(RuntimeError):
             call().send(None)
-        failed.append(time_left())
+        failed.append(deadline_left())
 
     asyncio.get_running_loop().call_soon(drive)
     await asyncio.sleep(0.01)

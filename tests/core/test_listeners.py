@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import subprocess
 import sys
@@ -118,6 +119,31 @@ class TestEvents:
     def test_a_listener_must_be_callable(self):
         with pytest.raises(TypeError, match="'log' can't be called; a listener is a function"):
             retrykit.set_listeners("log")
+        with pytest.raises(TypeError, match=r"one by one, and no list; write set_listeners\(\*listeners\)"):
+            retrykit.set_listeners([print])
+
+    def test_it_is_no_class(self):
+        with pytest.raises(TypeError, match=r"Calls is a class; write an object of it: set_listeners\(Calls\(\)\)"):
+            retrykit.set_listeners(Calls)
+
+    def test_its_methods_are_not_awaited(self):
+        class Asynchronous:
+            async def __call__(self, event):
+                pass
+
+        class HearsLater(Calls):
+            async def call_ended(self, event):
+                pass
+
+        class HasAName(Calls):
+            call_ended = "call_ended"
+
+        for listener in (Asynchronous(), functools.partial(Asynchronous().__call__)):
+            with pytest.raises(TypeError, match="is a coroutine function, and a listener is not awaited"):
+                retrykit.set_listeners(listener)
+        for listener in (HearsLater(), HasAName()):
+            with pytest.raises(TypeError, match=r"write `def call_ended\(self, event\)`"):
+                retrykit.set_listeners(listener)
 
 
 class TestLog:
@@ -293,6 +319,7 @@ class TestCalls:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert ended.short() == [(2, None, asyncio.CancelledError, None)]
+        assert (ended[0].method, ended[0].origin, ended[0].path) == ("GET", scripted_server.url, "/users/1")
 
     async def test_what_nothing_was_sent_for_has_no_attempt(self, get_user, ended):
         breaker = retrykit.CircuitBreaker(min_attempts=1)

@@ -233,7 +233,7 @@ class TestGivingUp:
 
     async def test_too_long_a_retry_after_ends_the_call_at_once(self, fetch, scripted_server, no_waits):
         scripted_server.script("/limited", Reply(429, retry_after=3600))
-        with pytest.raises(GiveUpError, match="the server asks for a longer wait than max_retry_after=60 s") as raised:
+        with pytest.raises(GiveUpError, match="it was asked for a longer wait than max_retry_after=60 s") as raised:
             await retry_http(fetch)("/limited")
         assert raised.value.reason == "retry_after"
         assert len(scripted_server.requests("/limited")) == 1
@@ -242,7 +242,8 @@ class TestGivingUp:
         scripted_server.script("/broken", Truncated({"id": 1}))
         with pytest.raises(aiohttp.ClientPayloadError) as raised:
             await retry_http(idempotent=False)(read)("/broken")
-        assert "idempotent=True" in raised.value.__notes__[0]
+        because = "; the request may have been processed, and idempotent=False says that it must not be repeated then"
+        assert raised.value.__notes__[0].endswith(because)
         assert len(scripted_server.requests("/broken")) == 1
 
     async def test_only_what_is_exactly_a_response_error_turns_into_a_give_up_error(self, no_waits):
@@ -613,7 +614,7 @@ class TestTime:
             await look()
 
         await outer()
-        assert [round(left) for left in seen] == [10, 5, 10, 10]
+        assert [round(left) for left in seen] == [10, 5, 5, 10]
         assert time_left() is None
 
     async def test_a_note_names_only_time_that_was_measured(self, fetch, scripted_server):

@@ -146,6 +146,11 @@ class TestRefused:
             ({"wait": 2}, TypeError, r"wait=2 is no strategy; write an instance such as wait=tenacity.wait_fixed\(2\)"),
             ({"wait": tenacity.wait_fixed}, TypeError, r"an instance such as"),
             ({"stop": 3}, TypeError, r"stop=3"),
+            (
+                {"stop": tenacity.stop_after_attempt(5)},
+                ValueError,
+                r"never comes, .* max_retries=3; write max_retries=5 in its",
+            ),
             ({"before_retry": 3}, TypeError, r"before_retry=3 can't be called"),
             ({"before_retry": plain_hook}, TypeError, r"plain_hook is a plain function.*async def plain_hook"),
             ({"wait": tenacity.wait_none(), "base_delay": 2}, ValueError, r"wait= and base_delay= contradict"),
@@ -159,6 +164,10 @@ class TestRefused:
     def test_with_a_message_that_says_what_to_write(self, options, error, message):
         with pytest.raises(error, match=message):
             RetryPolicy(**options)
+
+    def test_a_stop_that_comes_later_than_what_was_asked_for_is_none(self):
+        policy = RetryPolicy(max_retries=3, stop=tenacity.stop_after_attempt(5)).replace(timeout=5)
+        assert (policy.max_retries, policy.replace(stop=tenacity.stop_after_attempt(2)).max_retries) == (3, 3)
 
     def test_a_hook_that_was_called_already(self):
         with pytest.raises(TypeError, match=r"is the coroutine hook\(...\), .*: before_retry=hook$"):

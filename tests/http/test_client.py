@@ -7,6 +7,8 @@ import traceback
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from retrykit import AsyncHTTPClient, GiveUpError, ResponseError, RetryPolicy, attempts_of
@@ -433,6 +435,11 @@ class TestSession:
             AsyncHTTPClient("http://127.0.0.1", session=3)
         with pytest.raises(TypeError, match="session=ClientSession is a class; write an object of it"):
             AsyncHTTPClient("http://127.0.0.1", session=aiohttp.ClientSession)
+
+    async def test_nor_is_the_client_of_a_test_server_which_has_one(self):
+        async with TestClient(TestServer(web.Application())) as test_client:
+            with pytest.raises(TypeError, match=r"TestClient is no aiohttp\.ClientSession;.* session=client\.session"):
+                AsyncHTTPClient("http://127.0.0.1", session=test_client)
 
     async def test_what_goes_by_name_says_so(self):
         async with aiohttp.ClientSession() as session:

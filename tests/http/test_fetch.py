@@ -43,8 +43,9 @@ async def test_get_raises_what_was_given_up_on(session, scripted_server, no_wait
 
 async def test_post_is_not_sent_again_where_it_may_have_been_processed(session, scripted_server, no_waits):
     scripted_server.script("/x", Disconnect(), 200)
-    with pytest.raises(aiohttp.ServerDisconnectedError):
+    with pytest.raises(aiohttp.ServerDisconnectedError) as raised:
         await retrykit.post(session, f"{scripted_server.url}/x", data=b"x")
+    assert "is not known to be safe to repeat: if it is, say so with idempotent=True" in raised.value.__notes__[0]
     assert (await retrykit.post(session, f"{scripted_server.url}/x", data={"a": "1"}, idempotent=True)).status == 200
 
 

@@ -408,6 +408,13 @@ async def test_a_fetch_that_cannot_be_awaited_ends_the_loop(fetch):
     assert others() == set()
 
 
+async def test_what_is_no_async_iteration_says_how_it_is_done(scripted_server):
+    for use in (iter, lambda results: results.__await__(), lambda results: results.__enter__()):
+        with pytest.raises(TypeError, match="inside of it `async for fetched in results:`"):
+            use(fetch_all([scripted_server.url]))
+    assert not scripted_server.requests()
+
+
 async def test_a_stream_that_is_not_opened_ends_the_loop(scripted_server):
     urls = [scripted_server.url] * 3
     with pytest.raises(TypeError, match=r"fetch_all: stream\(\) returned .*, which can't be awaited"):

@@ -1,5 +1,6 @@
 """OpenTelemetryListener, with the SDK."""
 
+import asyncio
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -183,6 +184,19 @@ async def test_a_call_that_was_refused_before_its_first_attempt(
     assert told["retrykit.reason"] == "circuit_open"
     reasons = {attributes["retrykit.reason"]: count for attributes, count in measured(reader)["retrykit.give_ups"]}
     assert reasons == {"attempts": 1, "circuit_open": 2}
+
+
+async def test_a_call_that_is_thrown_away(reader: InMemoryMetricReader, listener: OpenTelemetryListener):
+    """As of Prometheus: the SDK has locks, too."""
+
+    @retry_http
+    async def wait() -> None:
+        await asyncio.sleep(30)
+
+    call = wait()
+    call.send(None)
+    call.close()
+    assert reader.get_metrics_data() is None
 
 
 async def test_the_span_of_each_request_can_have_its_number(

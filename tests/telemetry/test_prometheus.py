@@ -8,7 +8,7 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import retrykit
@@ -125,6 +125,19 @@ async def test_a_cancelled_call(registry: CollectorRegistry, listener: Prometheu
     assert "retrykit_give_ups_total" not in samples
 
 
+async def test_a_call_that_is_thrown_away(registry: CollectorRegistry, listener: PrometheusListener):
+    """By the garbage collector, maybe, and while the client library makes a series: then its lock is taken."""
+
+    @retry_http
+    async def wait() -> None:
+        await asyncio.sleep(30)
+
+    call = wait()
+    call.send(None)
+    call.close()
+    assert (await scraped(registry))[0].get("retrykit_calls_total") is None
+
+
 async def test_a_value_that_was_refused(
     registry: CollectorRegistry, listener: PrometheusListener, no_waits: list[float]
 ):
@@ -196,8 +209,20 @@ def test_a_name_stands_for_one_policy(listener: PrometheusListener):
 
 
 def test_a_registry_has_one(registry: CollectorRegistry, listener: PrometheusListener):
-    with pytest.raises(ValueError, match="has the metrics of a PrometheusListener already; share that listener"):
+    with pytest.raises(ValueError, match="PrometheusListener, say; share that listener, or give this one a registry"):
         PrometheusListener(registry)
+
+
+def test_where_a_name_is_taken_nothing_is_registered(registry: CollectorRegistry):
+    Counter("retrykit_retries", "Somebody else's", registry=registry)
+    with pytest.raises(ValueError, match="has metrics of these names already"):
+        PrometheusListener(registry)
+    assert [family.name for family in registry.collect()] == ["retrykit_retries"]
+
+
+def test_a_registry_is_one():
+    with pytest.raises(TypeError, match=r"registry is None; give a prometheus_client\.CollectorRegistry"):
+        PrometheusListener(None)  # type: ignore[arg-type]
 
 
 def test_without_the_client_library_it_says_what_to_install():

@@ -204,5 +204,6 @@ def write(stream: TextIO, data: bytes) -> None:
 def abandon(stream: TextIO | None) -> None:
     """Let what is still buffered go nowhere: at the end, Python would try again to write it, and complain."""
     if stream is not None:
-        with Path(os.devnull).open("wb") as nowhere:
+        # No file may be left to be opened for it.
+        with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,7 @@ class TestNames:
         assert stopped.value.code == 2
         assert "can't be reached, File name too long; give another file" in capsys.readouterr().err
 
+    @pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib, to draw a picture")
     def test_one_that_standard_output_has_no_bytes_for_is_shown_with_escapes(self, run, tmp_path):
         ran = run("plan --plot \N{LATIN SMALL LETTER U WITH DIAERESIS}.svg", PYTHONIOENCODING="ascii")
         assert (ran.code, ran.err) == (0, "")

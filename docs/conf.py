@@ -30,7 +30,12 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
+# In the sidebar, `max_retries` and not `RetryPolicy.max_retries`.
+toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 100
+
+# What an example leaves empty before its end is not shown.
+highlight_options = {"python": {"stripnl": True}}
 
 html_theme = "furo"
 html_title = f"retrykit {version}"

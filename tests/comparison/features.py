@@ -5,8 +5,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry
 
 import retrykit
+from retrykit.telemetry.opentelemetry import OpenTelemetryListener
+from retrykit.telemetry.prometheus import PrometheusListener
 from retrykit.testing import Disconnect, Reply, Resumable, ScriptedServer, Stall, disabled, no_waits
 
 Feature = Callable[[ScriptedServer], Awaitable[None]]
@@ -105,6 +110,49 @@ async def hook(server: ScriptedServer) -> None:
     await fails(server)
     kinds = [type(event) for event in told]
     assert kinds == [retrykit.RetryEvent, retrykit.RetryEvent, retrykit.GiveUpEvent]
+
+
+async def metrics(server: ScriptedServer) -> None:
+    server.script("/", 503, b"ok")
+    registry, reader = CollectorRegistry(), InMemoryMetricReader()
+    meters = MeterProvider([reader], shutdown_on_exit=False)
+    retrykit.set_listeners(PrometheusListener(registry), OpenTelemetryListener(meters))
+    with no_waits():
+        await fetch(server)
+    labels = {"call": "AsyncHTTPClient", "origin": server.url, "cause": "503"}
+    assert registry.get_sample_value("retrykit_retries_total", labels) == 1
+    collected = reader.get_metrics_data()
+    assert collected is not None
+    assert '"retrykit.retries"' in collected.to_json()
+    meters.shutdown()
+
+
+async def scope(server: ScriptedServer) -> None:
+    """Each of two calls would end in time. The second comes too late, by what the first has waited."""
+    server.script("/", 503, b"ok", 503, b"ok")
+    with no_waits(), retrykit.deadline_scope(1.5):
+        assert await fetch(server) == b"ok"
+        with pytest.raises(retrykit.GiveUpError) as error:
+            await fetch(server)
+    assert error.value.reason == "timeout"
+
+
+async def time_left(server: ScriptedServer) -> None:
+    """The second attempt has less, by the wait of 1 s before it."""
+    server.script("/", 503, b"ok")
+    had: list[float] = []
+
+    @retrykit.retry_http(timeout=5)
+    async def load(session: aiohttp.ClientSession) -> bytes:
+        had.append(retrykit.time_left() or 0)
+        async with session.get(f"{server.url}/", raise_for_status=True) as response:
+            return await response.read()
+
+    with no_waits():
+        async with aiohttp.ClientSession() as session:
+            await load(session)
+    first, second = had
+    assert 0 < second < first - 0.9
 
 
 async def waits_off(server: ScriptedServer) -> None:

@@ -79,6 +79,7 @@ def nobody(*words: str) -> Sequence[Absent]:
 
 RULE = ("your rule",) * 3
 FUNCTION = ("your function",) * 3
+METRICS = ("prometheus", "opentelemetry", "statsd")
 ASYNC_BACKOFF, TENACITY, STAMINA = "backoff._async", "tenacity.asyncio", "stamina._core"
 CLIENT, TRANSPORT = "aiohttp_retry.client", "httpx_retries.transport"
 
@@ -176,6 +177,14 @@ BEHAVIOUR: dict[str, dict[str, Row]] = {
 """By table."""
 
 FEATURES: dict[str, dict[str, FeatureRow]] = {
+    "together": {
+        "scope": feature(
+            "one bound for several calls", Run("yes", features.scope), *nobody("deadline", "contextvar", "time_left")
+        ),
+        "time_left": feature(
+            "an attempt can ask how long it has", Run("yes", features.time_left), *nobody("deadline", "time_left")
+        ),
+    },
     "overload": {
         "budget": feature(
             "a retry budget, shared by calls",
@@ -223,6 +232,15 @@ FEATURES: dict[str, dict[str, FeatureRow]] = {
             Read("yes", STAMINA, "for hook in config.on_retry"),
             Read("yes", ASYNC_BACKOFF, "_call_handlers(on_backoff"),
             Absent(("hook", "on_retry", "before_sleep")),
+        ),
+        "metrics": feature(
+            "metrics, ready-made",
+            Run("Prometheus, OpenTelemetry", features.metrics),
+            Absent(METRICS),
+            Absent(METRICS),
+            Read("retries, for Prometheus", "stamina.instrumentation._prometheus", '"stamina_retries_total"'),
+            Absent(METRICS),
+            Absent(METRICS),
         ),
     },
     "typing": {

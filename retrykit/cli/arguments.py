@@ -2,7 +2,7 @@
 
 import re
 import sys
-from argparse import SUPPRESS, Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -22,11 +22,14 @@ SIMULATED = RetryPolicy(max_retries=4, jitter="full", attempt_timeout=1.0)
 """The policy of `simulate`: its callers have less patience than the server has queue."""
 
 
+COMMANDS = ("demo", "get", "plan", "simulate")
+
+_PROGRAM_OPTIONS = ("-h", "--help", "--version")
 _ATTEMPTS = "attempts in total, the first included; 1 never retries"
 _FIRST_WAIT = "the wait before the second attempt; each later one is twice as long"
 _SHOWN = (
     "The exit code is 0, or 2 where an argument is wrong, a package that it needs is not installed, or the picture"
-    " can't be written."
+    " can't be written, and 23 where the table can't."
 )
 _GET = """\
 Fetch a URL. The body goes to standard output. Attempts that fail are reported
@@ -37,6 +40,18 @@ called as the last segment of its path. A file that is there already is left
 alone, and a part of one is gone on with: after an interruption (Ctrl-C), the
 same command again goes on where it was. Each failure is reported on standard
 error, and so is a summary at the end."""
+
+_GET_EXAMPLES = """\
+examples:
+  python -m retrykit get https://example.com/users.json > users.json
+  python -m retrykit get -o pictures https://example.com/{1,2,3}.png
+  python -m retrykit get -o pictures --jsonl - < urls.txt > done.jsonl"""
+_PLAN_EXAMPLE = """\
+example:
+  python -m retrykit plan --max-retries 5 --jitter full --timeout 30"""
+_SIMULATE_EXAMPLE = """\
+example:
+  python -m retrykit simulate --outage 10-20 --max-retries 5 --plot storm.png"""
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -49,10 +64,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         They; `command` is its name, `refuse` ends the process with what is wrong with them, and `usage` shows them.
     """
     parser = _parser()
-    if not (sys.argv[1:] if argv is None else argv):
+    given = sys.argv[1:] if argv is None else list(argv)
+    if not given:
         parser.print_help(sys.stderr)
         parser.exit(CANT_RUN)
-    arguments, unknown = parser.parse_known_args(argv)
+    _refuse_other_than_command(parser, given)
+    arguments, unknown = parser.parse_known_args(given)
     if unknown:
         name = unknown[0].partition("=")[0]
         meant = _meant_by(name, re.findall("--([a-z-]+)", arguments.usage()))
@@ -60,6 +77,25 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         kind = "option" if name.startswith("-") else "argument"
         arguments.refuse(f"there is no {kind} {name}; {hint}")
     return arguments
+
+
+def _refuse_other_than_command(parser: ArgumentParser, given: Sequence[str]) -> None:
+    """Say what to write where the first argument is neither a command nor an option of the program."""
+    first, *others = given
+    if first in COMMANDS or first in _PROGRAM_OPTIONS:
+        return
+    if first.startswith("-"):
+        after = next((argument for argument in others if argument in COMMANDS), None)
+        meant = checks.close_to(first, _PROGRAM_OPTIONS)
+        told = f"did you mean {meant}?" if meant else "see --help"
+        told = f"options come after the command: {after} {first}" if after else told
+        parser.error(f"there is no option {first} before the command; {told}")
+    if "://" in first:
+        parser.error("a URL is no command; to fetch it, write `get` before it")
+    # With no less likeness than half: `gett`, `sim`, `help`.
+    meant = checks.close_to(first, (*COMMANDS, *_PROGRAM_OPTIONS), 0.5)
+    hint = f"did you mean {meant}?" if meant else f"the commands are {', '.join(COMMANDS)}"
+    parser.error(f"there is no command {first!r}; {hint}")
 
 
 def _meant_by(name: str, options: Sequence[str]) -> str | None:
@@ -79,7 +115,8 @@ def _parser() -> ArgumentParser:
         "demo",
         help="call a server that misbehaves, without retrykit and with it",
         description="Start a server on 127.0.0.1 that misbehaves, call it without retrykit and then with it, and print"
-        " every attempt. It takes a few seconds. The exit code is 0 where retrykit saved every call, else 1.",
+        " every attempt. It takes a few seconds. The exit code is 0 where retrykit saved every call, else 1; 2 where it"
+        " can't run, and 23 where the output can't be written.",
     )
     _set_defaults(demo)
     _add_get_arguments(
@@ -87,7 +124,7 @@ def _parser() -> ArgumentParser:
             "get",
             help="fetch a URL, or download many, with retries",
             description=_GET,
-            epilog=_exit_codes(),
+            epilog=f"{_GET_EXAMPLES}\n\n{_exit_codes()}",
             formatter_class=RawDescriptionHelpFormatter,
         )
     )
@@ -96,6 +133,8 @@ def _parser() -> ArgumentParser:
             "plan",
             help="show the waits of a policy",
             description=f"Show how long a policy waits between attempts, and how long a whole call can take. {_SHOWN}",
+            epilog=_PLAN_EXAMPLE,
+            formatter_class=_Help,
         )
     )
     _add_simulate_arguments(
@@ -105,9 +144,20 @@ def _parser() -> ArgumentParser:
             description="Run many calls through an outage, a burst and an overload of a server of limited capacity, on"
             " a virtual clock: without retries, with plain ones, and with guards that keep them from making it worse."
             f" The same arguments give the same numbers. {_SHOWN}",
+            epilog=_SIMULATE_EXAMPLE,
+            formatter_class=_Help,
         )
     )
     return parser
+
+
+class _Help(HelpFormatter):
+    """Leaves the lines of an example as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example"):
+            return text
+        return super()._fill_text(text, width, indent)
 
 
 def _exit_codes() -> str:
@@ -164,6 +214,13 @@ _ELSEWHERE = {
     " AsyncHTTPClient",
     "-u --user": "get sends no credentials but those of the URL; for others, write a program with fetch_bytes(url,"
     " headers=...)",
+    "-k --insecure --cacert": "certificates are always verified; to trust another one, give its file in the"
+    " environment: SSL_CERT_FILE=FILE",
+    "-x --proxy": "get uses no proxy; to use one, write a program with fetch_bytes(url, proxy=...)",
+    "-L --location": "redirects are followed in any case; leave it out",
+    "-f --fail -s --silent": "an error status is a failure, and nothing is reported without one, in any case; leave it"
+    " out",
+    "-C --continue-at -c --continue": "a download goes on where it was in any case; leave it out, and give -o DIR",
     "-O --remote-name --output --output-dir --folder": "to download to a file that is called as the URL, give -o and a"
     " folder, such as -o .",
 }
@@ -188,21 +245,23 @@ def _add_plan_arguments(parser: ArgumentParser) -> None:
 
 def _add_simulate_arguments(parser: ArgumentParser) -> None:
     _add(parser, "--clients N", values.count, "callers", 1000)
-    _add(parser, "--processes N", values.count, "that they are spread over, each with guards of its own", 10)
+    _add(parser, "--processes N", values.count, "that these are spread over, each with guards of its own", 10)
     _add(parser, "--rate N", values.per_second, "calls per second, of all callers together", 600)
     _add(parser, "--capacity N", values.per_second, "requests per second of the server", "the rate / 0.6")
     _add(parser, "--queue N", values.whole, "requests that may wait there", "what it serves in 1.2 s")
-    _add(parser, "--duration SECONDS", values.limit, "of the simulation", 60)
+    _add(parser, "--duration SECONDS", values.limit, "that the simulation runs", 60)
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
     what = "when all requests are answered 503"
     _add(parser, "--outage START-END", values.outage, what, "10-15", **several)
     what = "when there are F times as many calls; where one of these two is given, the other has no default"
     _add(parser, "--overload START-ENDxF", values.overload, what, "30-31x4 40-45x2.5", **several)
-    _add(parser, "--failure-rate SHARE", values.share, "of the requests, at random, that are answered 503", 0)
-    _add(parser, "--retry-after SECONDS", values.seconds, "that the server sends with each 503; 0 is none", 1)
+    what = "of the requests, chosen at random, that are answered 503"
+    _add(parser, "--failure-rate SHARE", values.share, what, 0)
+    what = "the Retry-After that the server sends with each 503; 0 is none"
+    _add(parser, "--retry-after SECONDS", values.seconds, what, 1)
     _add_schedule(parser, SIMULATED, values.attempts)
     _add_jitter_and_limits(parser, SIMULATED)
-    _add(parser, "--seed N", values.whole, "of the random numbers", 1)
+    _add(parser, "--seed N", values.whole, "what the random numbers follow from", 1)
     _add_plot(parser, "load and goodput over time")
     _set_defaults(parser)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from retrykit.cli.console import Output
 from retrykit.cli.listening import listening, outcome
 from retrykit.core import clock
 from retrykit.core.decorator import retry_http
@@ -57,7 +58,7 @@ def run(policy: RetryPolicy = _POLICY) -> int:
     Returns:
         The exit code: 0 where every call was saved.
     """
-    return asyncio.run(_demonstrate(Console(highlight=False), policy))
+    return asyncio.run(_demonstrate(Output(), policy))
 
 
 async def _demonstrate(console: Console, policy: RetryPolicy) -> int:

@@ -1,7 +1,9 @@
 """How calls end: what is said of it, and the exit codes."""
 
 import contextlib
+import errno
 import os
+import select
 import signal
 import socket
 import ssl
@@ -17,8 +19,8 @@ from retrykit.core.errors import GiveUpError, OriginPausedError, ResponseError
 
 UNWRITTEN = 23
 """The exit code where standard output, or a file, takes nothing more."""
-MALFORMED, UNRESOLVED = 3, 6
-"""Those where a URL can't be read, or its host has no address."""
+MALFORMED, UNRESOLVED, UNCONNECTED = 3, 6, 7
+"""Those where a URL can't be read, its host has no address, or there is nobody at that."""
 SIGNALLED = 128
 """What a shell adds to the number of a signal that has ended a command."""
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -55,7 +57,7 @@ _ENDINGS = (
     _Ending(aiohttp.ClientSSLError, 35, "TLS failure"),
     # Only a connection that was made can be reset, and then it is TLS that was being agreed on.
     _Ending(aiohttp.ClientConnectorError, 35, "TLS failure", cause=ConnectionResetError),
-    _Ending(aiohttp.ClientConnectorError, 7, "could not connect"),
+    _Ending(aiohttp.ClientConnectorError, UNCONNECTED, "could not connect"),
     _Ending(aiohttp.TooManyRedirects, 47, "too many redirects"),
     _Ending(aiohttp.ClientResponseError, 8, "the answer is not HTTP", cause=http_exceptions.HttpProcessingError),
     _Ending(aiohttp.ClientResponseError, 22, "an error status"),
@@ -98,12 +100,16 @@ class Failure(NamedTuple):
         """What an error means."""
         ending = next((row for row in (*_ENDINGS, *_OF_FILES) if _fits(row, error)), _UNFORESEEN)
         what = ", ".join(filter(None, [ending.meaning, _detail(error, ending)]))
+        if has_too_many_open(error):
+            what += "; allow more open files (ulimit -n), or fewer downloads at a time (--concurrency)"
         notes = [error.summary] if isinstance(error, GiveUpError) else getattr(error, "__notes__", ())
         return cls(ending.code, printable(" ".join([what, *(f"({note})" for note in notes)])))
 
     def line(self, what: str = "") -> str:
-        """What is said of it: of what kind it is, of what, and why."""
-        return f"retrykit: ({self.code}) {what}: {self.message}" if what else f"retrykit: ({self.code}) {self.message}"
+        """What is said of it: of what kind it is, of what, and why. What it is of is said once."""
+        if not what:
+            return f"retrykit: ({self.code}) {self.message}"
+        return f"retrykit: ({self.code}) {what}: {self.message.replace(f' ({what})', '')}"
 
 
 def _fits(ending: _Ending, error: Exception) -> bool:
@@ -117,17 +123,37 @@ def _detail(error: Exception, ending: _Ending) -> str:
     if isinstance(error, OriginPausedError):
         return str(error)
     if ending in _OF_FILES and isinstance(error, OSError):
-        return error.strerror or ""
+        return ": ".join(filter(None, [error.strerror, str(error.filename or "")]))
     if ending is _UNFORESEEN:  # Its text may have the URL in it.
         return type(error).__name__
-    match error.__cause__:
+    return _detail_of_cause(error.__cause__)
+
+
+def _detail_of_cause(cause: BaseException | None) -> str:
+    match cause:
+        case ssl.SSLCertVerificationError(verify_code=code, verify_message=str(text)) if code in _UNKNOWN_ISSUERS:
+            return f"{text}; to trust it, give the file of its certificate in the environment: SSL_CERT_FILE=FILE"
         case ssl.SSLCertVerificationError(verify_message=str(text)):
             return text
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "RECORD_LAYER_FAILURE" as text):
+            return f"{text}; a server that speaks no TLS has a URL that begins with http://"
         case ssl.SSLError(reason=str(text)) | socket.gaierror(strerror=str(text)):
             return text
         case OSError(errno=int(number)):
             return os.strerror(number)
     return ""
+
+
+# Of OpenSSL: a certificate that is its own issuer, one that ends with such a one, and one whose issuer is not there.
+_UNKNOWN_ISSUERS = {18, 19, 20}
+
+
+def has_too_many_open(error: BaseException) -> bool:
+    """Has it come from there being as many files and connections open as there may be?"""
+    return not _TOO_MANY_OPEN.isdisjoint(getattr(one, "errno", None) for one in (error, error.__cause__))
+
+
+_TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
 
 
 def shown(url: str) -> str:
@@ -144,6 +170,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def encodable(text: str, stream: TextIO | None) -> str:
+    """The same with escapes for what a stream's encoding has no bytes for, such as an umlaut in ASCII."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def say(line: str) -> None:
     """Print a line to standard error, as far as that takes any: where it doesn't, all else goes on."""
     if sys.stderr is not None:  # Where it is closed, print() would take to standard output.
@@ -151,8 +183,27 @@ def say(line: str) -> None:
             print(printable(line), file=sys.stderr)
 
 
+def write(stream: TextIO, data: bytes) -> None:
+    """Write all of it, past the buffer.
+
+    At the end, Python waits for the lock of a buffer, which who is paused would still have. And without buffers
+    (`PYTHONUNBUFFERED`) a write takes what fits, and says how much that was.
+
+    Raises:
+        OSError: It takes nothing more.
+    """
+    output = getattr(stream.buffer, "raw", stream.buffer)
+    left = memoryview(data)
+    while left:
+        written = output.write(left)
+        if written is None:  # It is not to block, as who has opened it has set.
+            select.select([], [output], [])
+        left = left[written or 0 :]
+
+
 def abandon(stream: TextIO | None) -> None:
     """Let what is still buffered go nowhere: at the end, Python would try again to write it, and complain."""
     if stream is not None:
-        with Path(os.devnull).open("wb") as nowhere:
+        # No file may be left to be opened for it.
+        with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())

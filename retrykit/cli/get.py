@@ -5,10 +5,23 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
+from yarl import URL
 
-from retrykit.cli.endings import FAILURES, MALFORMED, UNRESOLVED, UNWRITTEN, Failure, abandon, say, shown
+from retrykit.cli.endings import (
+    FAILURES,
+    MALFORMED,
+    UNCONNECTED,
+    UNRESOLVED,
+    UNWRITTEN,
+    Failure,
+    abandon,
+    say,
+    shown,
+    write,
+)
 from retrykit.cli.listening import listening, outcome
 from retrykit.core.events import RetryEvent, from_now
 from retrykit.core.policy import RetryPolicy
@@ -40,20 +53,35 @@ def run(url: str, policy: RetryPolicy) -> int:
             status, body = asyncio.run(_fetch(url, policy))
     except FAILURES as error:
         failure, where = Failure.by(error), shown(url)
-        say(failure.line(where and f"GET {where}") + file_hint(given, failure))
+        say(failure.line(where and f"GET {where}") + hint_for(given, failure))
         return failure.code
     if failed:
         say(f"GET {shown(url)} {status}, {len(body)} bytes")
     return _write(body)
 
 
-def file_hint(given: str, failure: Failure) -> str:
-    """What to write for the URLs in a file, where a name of one was given in the place of a URL."""
+def hint_for(given: str, failure: Failure) -> str:
+    """What may be wrong with a URL that was given, or with what it was taken for; nothing where nothing is known."""
+    if failure.code in (MALFORMED, UNRESOLVED) and _is_file(given):
+        return f"; {given} is a file here: for the URLs in it, write `get - < {shlex.quote(given)}`"
+    if failure.code in (UNRESOLVED, UNCONNECTED) and (variable := _proxy_variable(given)):
+        return f"; {variable} is set, and get uses no proxy: a program can, by fetch_bytes(url, proxy=...)"
+    return ""
+
+
+def _is_file(given: str) -> bool:
     try:
-        is_file = failure.code in (MALFORMED, UNRESOLVED) and Path(given).is_file()
+        return Path(given).is_file()
     except (OSError, ValueError):  # The name of no file.
-        return ""
-    return f"; {given} is a file here: for the URLs in it, write `get - < {shlex.quote(given)}`" if is_file else ""
+        return False
+
+
+def _proxy_variable(given: str) -> str:
+    """The environment variable that names a proxy for this URL, which other programs would use."""
+    url = URL(with_scheme(given))
+    proxies = getproxies_environment()
+    name = next((name for name in (url.scheme, "all") if name in proxies), None)
+    return f"{name}_proxy" if name and not proxy_bypass(url.raw_host or "") else ""
 
 
 def with_scheme(url: str) -> str:
@@ -78,11 +106,10 @@ async def _fetch(url: str, policy: RetryPolicy) -> tuple[int, bytes]:
 def _write(body: bytes) -> int:
     """Write the body to standard output; the exit code."""
     if sys.stdout is None:
-        say(f"retrykit: ({UNWRITTEN}) standard output is closed")
+        say(f"retrykit: ({UNWRITTEN}) standard output is closed; send it to a file (> FILE), or give -o DIR")
         return UNWRITTEN
     try:
-        sys.stdout.buffer.write(body)
-        sys.stdout.buffer.flush()
+        write(sys.stdout, body)
     except BrokenPipeError:  # Who reads has had enough, and knows it.
         abandon(sys.stdout)
         return UNWRITTEN

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typing import Any, NamedTuple, Protocol, cast
 from yarl import URL
 
 from retrykit.cli.daemon import in_daemon_thread
-from retrykit.cli.endings import SIGNALLED, UNREAD, UNWRITTEN, Failure, say, shown
-from retrykit.cli.get import file_hint
+from retrykit.cli.endings import SIGNALLED, UNREAD, UNWRITTEN, Failure, say, shown, write
+from retrykit.cli.get import hint_for
 from retrykit.cli.interruption import Interruption
 from retrykit.cli.lines import UnreadableError
 from retrykit.cli.listening import listening
@@ -107,7 +106,7 @@ def run(urls: Sequence[str], folder: Path, options: Options) -> int:
 def _unwritable(folder: Path, options: Options) -> Failure | None:
     """Why there can be no files, or no lines of JSON."""
     if options.jsonl and sys.stdout is None:
-        return Failure(UNWRITTEN, "standard output is closed")
+        return Failure(UNWRITTEN, "standard output is closed; send it to a file (> FILE), or leave --jsonl out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -177,7 +176,7 @@ class _Work:
                 async for fetched in results:
                     if self._options.jsonl and not isinstance(fetched.error, _StoppedError):
                         # In a thread, since who reads this may take the time that the downloads need.
-                        await in_daemon_thread(partial(_print_line, _as_json(fetched)))
+                        await in_daemon_thread(partial(write, sys.stdout, f"{_as_json(fetched)}\n".encode()))
         except UnreadableError as error:
             failure = Failure(UNREAD, f"standard input could not be read, {error}")
             self._tally.fail(self._targets.taken + 1, failure)
@@ -233,7 +232,7 @@ class _Work:
         self._tally.fail(target.number, failure)
         # A malformed URL can't be shown without what is secret in it.
         line = failure.line(f"GET {where}" if where else f"URL {target.number}")
-        self._watch.say(line + file_hint(target.given, failure))
+        self._watch.say(line + hint_for(target.given, failure))
         self._watch.refresh()
 
 
@@ -258,17 +257,6 @@ def _as_json(fetched: Fetched[Target, Arrived]) -> str:
             "error": fetched.error and Failure.by(fetched.error)._asdict(),
         }
     )
-
-
-def _print_line(line: str) -> None:
-    data = f"{line}\n".encode()
-    # Past the buffer, where there is one: at the end, Python waits for its lock, which who is paused would still have.
-    output = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
-    while data:
-        written = output.write(data)
-        if written is None:  # It is not to block, as who has opened it has set.
-            select.select([], [output], [])
-        data = data[written or 0 :]
 
 
 # --- who watches ------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class Lines:
             UnreadableError: It is closed, or broken.
         """
         if sys.stdin is None:
-            raise UnreadableError("it is closed")
+            raise UnreadableError("it is closed; send a file to it (< FILE), or give the URLs in the place of -")
         line = b""  # As far as it has come; of one that is too long, no more than shows that.
         while not self._is_stopped and (block := await self._read(sys.stdin.fileno())):
             *ends, rest = block.split(b"\n")

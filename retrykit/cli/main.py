@@ -27,24 +27,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        return _run(parse(argv))
+        return _run(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
         _give_up_errors()
 
 
-def _run(arguments: Namespace) -> int:
+def _run(argv: Sequence[str] | None) -> int:
     try:
-        code = _COMMANDS[arguments.command](arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        try:
+            arguments = parse(argv)
+            code = _COMMANDS[arguments.command](arguments)
+        except SystemExit:  # The help was shown, or an argument refused.
+            _flush_output()
+            raise
+        _flush_output()
     except OSError as error:  # Each command takes care of its own, but for what it prints.
         endings.abandon(sys.stdout)
+        if endings.has_too_many_open(error):
+            endings.say(f"retrykit: the command can't run: {error.strerror}; allow more open files (ulimit -n)")
+            return CANT_RUN
         if not isinstance(error, BrokenPipeError):
             endings.say(f"retrykit: the output could not be written: {error.strerror}")
         return endings.UNWRITTEN
     return code
+
+
+def _flush_output() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _give_up_errors() -> None:
@@ -170,5 +182,5 @@ def _save(draw: Callable[[Path], None], path: Path) -> int:
     except OSError as error:
         endings.say(f"retrykit: the picture could not be written to {path}: {error.strerror}")
         return CANT_RUN
-    print(f"The picture is in {path}.")
+    print(endings.encodable(f"The picture is in {path}.", sys.stdout))
     return 0

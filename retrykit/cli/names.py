@@ -1,5 +1,6 @@
 """The name of the file that a URL is saved as: its own as far as that is safe, on any system."""
 
+import os
 import re
 import unicodedata
 
@@ -37,7 +38,16 @@ def name_of(url: URL, digest: str = "") -> str:
 
 
 def _is_safe(char: str) -> bool:
-    return char.isprintable() and char not in _SEPARATORS_AND_WILDCARDS
+    return char.isprintable() and char not in _SEPARATORS_AND_WILDCARDS and _has_bytes(char)
+
+
+def _has_bytes(char: str) -> bool:
+    """Has it any in the encoding of the system's names? That may be another one than UTF-8."""
+    try:
+        os.fsencode(char)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _cut(text: str, size: int) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from retrykit.cli.console import Output
 from retrykit.core import backoff
 from retrykit.core.events import in_seconds
 from retrykit.core.policy import RetryPolicy
@@ -80,7 +80,7 @@ def run(policy: RetryPolicy) -> list[Wait]:
     Returns:
         The waits, for a picture.
     """
-    console, waits = Console(highlight=False), waits_of(policy)
+    console, waits = Output(), waits_of(policy)
     console.print(str(policy), style="bold")
     if waits:
         console.print(_table(policy, waits))

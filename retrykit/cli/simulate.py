@@ -1,13 +1,16 @@
 """`python -m retrykit simulate`: several policies in an outage, a burst and an overload, side by side."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from retrykit.cli.console import Output
 from retrykit.core.events import in_seconds
 from retrykit.core.policy import RetryPolicy
 from retrykit.guards.breaker import CircuitBreaker
@@ -90,16 +93,22 @@ def run(scenario: Scenario, policies: Mapping[str, Callable[[], RetryPolicy]], s
     Returns:
         What came of them, for a picture.
     """
-    console, progress = Console(highlight=False), Console(stderr=True)
+    console = Output()
     _introduce(console, scenario, seed)
     results: list[Result] = []
     for name, make in policies.items():
-        with progress.status(f"simulating {name} …"):
+        with _progress(f"simulating {name} …"):
             results += simulate(scenario, {name: make}, seed)
     console.print(_table(scenario, results))
     for result in results:
         console.print(f"[bold]{result.name}[/]: {result.policy}")
     return results
+
+
+def _progress(what: str) -> AbstractContextManager[object]:
+    """Show what is done, where somebody sees it: elsewhere, standard error may take nothing."""
+    is_seen = sys.stderr is not None and sys.stderr.isatty()
+    return Console(stderr=True).status(what) if is_seen else nullcontext()
 
 
 def recovery_of(result: Result) -> str:

@@ -44,7 +44,7 @@ def whole(text: str) -> int:
 def count(text: str) -> int:
     """A whole number, 1 or more."""
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no number of them; give a whole number of 1 or more, such as 100")
+        raise ArgumentTypeError(f"{text!r} is no whole number of 1 or more; give one such as 10")
     return int(text)
 
 
@@ -106,8 +106,12 @@ def picture(text: str) -> Path:
         raise ArgumentTypeError(
             f"{text!r} is no name of a picture that can be drawn; end it with {' or '.join(_PICTURES)}"
         )
-    if path.is_dir() or not path.parent.is_dir():
-        wrong = f"{text!r} is a folder" if path.is_dir() else f"there is no folder {str(path.parent)!r}"
+    try:
+        is_folder, has_folder = path.is_dir(), path.parent.is_dir()
+    except OSError as error:  # A name is too long, or a folder is not to be looked into.
+        raise ArgumentTypeError(f"{text!r} can't be reached, {error.strerror}; give another file") from None
+    if is_folder or not has_folder:
+        wrong = f"{text!r} is a folder" if is_folder else f"there is no folder {str(path.parent)!r}"
         raise ArgumentTypeError(f"{wrong}; give the name of a file in a folder that there is")
     return path
 

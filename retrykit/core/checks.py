@@ -106,7 +106,18 @@ def meant_by(name: str, known: Collection[str]) -> str | None:
     elsewhere = _KNOWN_ELSEWHERE.get(name)
     if elsewhere in known:
         return elsewhere
-    return next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)
+    return close_to(name, known)
+
+
+def close_to(name: str, known: Collection[str], likeness: float = 0.8) -> str | None:
+    """The one that is nearly written as this; `None` where there is none.
+
+    Args:
+        name: What was written.
+        known: What there is.
+        likeness: From 0 to 1, that it needs.
+    """
+    return next(iter(difflib.get_close_matches(name, known, 1, likeness)), None)
 
 
 def is_number(value: object) -> bool:

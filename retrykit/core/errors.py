@@ -159,7 +159,10 @@ class CircuitOpenError(ClientError):
 
     def __str__(self) -> str:
         until = f"for {in_seconds(self.retry_after)} more" if self.retry_after else "until its probes have ended"
-        return f"the circuit of {self.origin or 'this function'} is open {until}, and nothing was sent"
+        return (
+            f"the circuit of {self.origin or 'this function'} is open {until}, since too many attempts have failed, and"
+            " nothing was sent"
+        )
 
 
 class OriginPausedError(ClientError, TimeoutError):

@@ -80,7 +80,10 @@ def _same_server(base: URL, url: URL) -> URL:
     if (url.scheme, url.host, url.port) != (base.scheme, base.host, base.port):  # origin() tells :80 from no port
         raise ValueError(f"{_shown(str(url))} is not on {base.origin()}; use a client of its own for another server")
     if (url.user, url.password) not in ((None, None), (base.user, base.password)):
-        raise ValueError(f"an address on {base.origin()} came with credentials of its own; those of a client are fixed")
+        raise ValueError(
+            f"an address on {base.origin()} came with credentials of its own, and those of a client are fixed; leave"
+            " them out, or use a client of its own for them"
+        )
     return url.with_user(base.user).with_password(base.password)
 
 

@@ -335,6 +335,9 @@ class ResponseContext(Coroutine[Any, Any, ClientResponse]):
     def __init__(self, response: Coroutine[Any, Any, ClientResponse]) -> None:
         self._coroutine = response
 
+    def __repr__(self) -> str:
+        return "<a request, to be sent by `await` or `async with`>"
+
     def send(self, value: Any, /) -> Any:
         """As of any coroutine; so also `throw` and `close`."""
         return self._coroutine.send(value)

@@ -43,6 +43,14 @@ class Fetched(NamedTuple, Generic[T_co, V_co]):
     elapsed: float
     """Seconds that the call took, with its attempts and the waits between them."""
 
+    def __repr__(self) -> str:
+        """All of it, but for what aiohttp tells of an error: that has the headers of the request in it."""
+        error = self.error and f"{type(self.error).__name__}(...)"
+        return (
+            f"{type(self).__name__}(item={self.item!r}, value={self.value!r}, error={error},"
+            f" attempts={self.attempts}, elapsed={self.elapsed:.3f})"
+        )
+
     def result(self) -> V_co:
         """The value.
 
@@ -126,6 +134,9 @@ class FetchAll(AsyncIterator[Fetched[T_co, V_co]]):
         self._driver: asyncio.Task[None] | None = None
         self._is_waiting = False
         self._is_over = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._calls}>"
 
     def __aiter__(self) -> Self:
         return self
@@ -260,6 +271,9 @@ class _Calls(Generic[T, V]):
         self._error: BaseException | None = None
         self._is_stopped = False
         self._driver: asyncio.Task[None] | None = None
+
+    def __str__(self) -> str:
+        return f"{self._started} calls begun, {self._handed_out} results given"
 
     def start(self) -> asyncio.Task[None]:
         """Start the task that takes the items and starts the calls, and at the end closes what it has opened."""

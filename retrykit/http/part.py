@@ -15,7 +15,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -37,6 +37,8 @@ _VERSION = 1
 # A cancellation waits until so much is hashed: some milliseconds.
 _HASHED_AT_ONCE = 4 * 1024 * 1024
 _LONGEST_RECORD = 64 * 1024
+# What ends where there is more room: on the disk, or for the user (EDQUOT, which Windows has not).
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # The number of a file is given to another one once it is gone. So the record has a digest of its beginning, too.
 _BEGINNING = 64 * 1024
 _NOTHING_KNOWN = Representation("", None, None, "it was changed")
@@ -114,8 +116,11 @@ class Part:
             BlockingIOError: Somebody else has it locked.
             FileExistsError: By its name there is something that no download has left.
         """
-        if not self._target.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "the folder is missing; make it before", str(self._target.parent))
+        folder = self._target.parent
+        if not folder.is_dir():
+            if folder.exists():
+                raise NotADirectoryError(errno.ENOTDIR, "this is no folder; give another path", str(folder))
+            raise FileNotFoundError(errno.ENOENT, "the folder is missing; make it before", str(folder))
         for path in (self._target, self._record):
             _refuse_special(path)
         self._file = _locked(self._path)
@@ -151,10 +156,11 @@ class Part:
         data = memoryview(b"".join(chunks))
         if self._wanted is not None:
             self._hash.update(data)
-        while data:
-            written = self._open_file.write(data)
-            self.size += written
-            data = data[written:]
+        with self._named():
+            while data:
+                written = self._open_file.write(data)
+                self.size += written
+                data = data[written:]
         if self.size >= _BEGINNING:
             self._record_beginning()
 
@@ -170,7 +176,8 @@ class Part:
             file.truncate(0)  # So that there is nothing to resume.
             raise ChecksumError(str(self._target), self._wanted, actual)
         try:
-            os.fsync(file.fileno())
+            with self._named():
+                os.fsync(file.fileno())
         except OSError:
             with contextlib.suppress(OSError):
                 file.truncate(0)  # Some of it may be lost, and nothing would tell which.
@@ -200,6 +207,18 @@ class Part:
         _unlock(file)
         file.close()
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Have an error of writing say of what file it is, and what becomes of it: the system tells neither."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None:
+                error.filename = str(self._path)
+            if error.errno in _FULL and self._begins_with and self._recorded.refusal is None:
+                error.add_note("make room, and do the same again: it goes on with what has come, which is kept there")
+            raise
+
     @property
     def _open_file(self) -> io.FileIO:
         assert self._file is not None
@@ -210,7 +229,11 @@ class Part:
             raise self._changed()
 
     def _changed(self) -> OSError:
-        return OSError(errno.EBUSY, "something else has changed it during the download", str(self._path))
+        return OSError(
+            errno.EBUSY,
+            "something else has changed it during the download; call it again, and let nothing else write there",
+            str(self._path),
+        )
 
     # --- the record -----------------------------------------------------------------------------------------------
 
@@ -277,7 +300,7 @@ class Part:
             "size": known.size,
         }
         try:
-            with _opened(self._new_record, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600) as file:
+            with _opened(self._new_record, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600) as file, self._named():
                 file.write(json.dumps(record).encode())
             self._new_record.replace(self._record)
         except OSError:
@@ -324,7 +347,9 @@ def _locked(path: Path) -> io.FileIO:
             if _is_named(file, path):  # Else it was finished by the one who had it locked.
                 closing.pop_all()
                 return file
-    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+    raise OSError(
+        errno.EBUSY, "other downloads finish this file again and again; wait until they have ended", str(path)
+    )
 
 
 def _opened(path: Path, flags: int, mode: int = 0o666) -> io.FileIO:

@@ -258,7 +258,10 @@ class KeptPayload(Payload):
 
     def _begin(self) -> None:
         if self._begun and self.consumed:
-            raise UsageError(f"a body of type {self._name} was sent before, and what is left of it is not the body")
+            raise UsageError(
+                f"a body of type {self._name} was sent before, and what is left of it is not the body; give bytes, or a"
+                " function that makes it anew for each attempt"
+            )
         self._begun = True
 
 

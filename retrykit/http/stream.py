@@ -90,6 +90,9 @@ class Opening(AbstractAsyncContextManager[BodyStream]):
     def __init__(self, opening: AbstractAsyncContextManager[BodyStream]) -> None:
         self._opening = opening
 
+    def __repr__(self) -> str:
+        return "<a stream, to be opened by `async with`>"
+
     async def __aenter__(self) -> BodyStream:
         return await self._opening.__aenter__()
 

@@ -34,7 +34,10 @@ class VirtualClock:
 
     def sleep(self, seconds: float, /) -> Awaitable[None]:
         """Nobody waits on this clock: it is told when something goes on."""
-        raise RuntimeError(f"something would sleep for {seconds:g} s inside of a simulation, where no event loop runs")
+        raise RuntimeError(
+            f"something would sleep for {seconds:g} s inside of a simulation, where nobody waits; leave out what"
+            " sleeps, such as a guard of your own that does"
+        )
 
     def draw(self) -> float:
         """A number in [0, 1), each time another."""

@@ -5,8 +5,14 @@ It needs pytest-asyncio, and is not an entry point of pytest: that would import 
 
 from collections.abc import AsyncIterator, Iterator
 
-import pytest
-import pytest_asyncio
+try:
+    import pytest
+    import pytest_asyncio
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "retrykit.testing.plugin needs pytest and pytest-asyncio; install them: pip install pytest pytest-asyncio",
+        name=error.name,
+    ) from error
 
 from retrykit import testing
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, Self
@@ -224,13 +224,21 @@ class ScriptedServer:
         self._connections = 0
         self._listener: asyncio.Server | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url if self._sockets else 'that is not running'}>"
+
     @property
     def url(self) -> str:
         """Where it listens, such as `http://127.0.0.1:40913`."""
-        if self._listener is None:
+        if not self._sockets:
             raise RuntimeError("the server is not running; write `async with ScriptedServer() as server:`")
-        host, port = self._listener.sockets[0].getsockname()
+        host, port = self._sockets[0].getsockname()
         return f"http://{host}:{port}"
+
+    @property
+    def _sockets(self) -> Sequence[Any]:
+        """None where it is not running: neither before `async with`, nor after it."""
+        return () if self._listener is None else self._listener.sockets
 
     @property
     def connections(self) -> int:

@@ -18,6 +18,7 @@ from retrykit.testing import Disconnect, Reply, Reset, Truncated
 
 pytestmark = pytest.mark.usefixtures("no_waits")
 
+SPEAKS_NO_TLS = "TLS failure, WRONG_VERSION_NUMBER; a server that speaks no TLS has a URL that begins with http://"
 SECRET = "s3cret"
 FULL = Path("/dev/full")
 
@@ -206,7 +207,7 @@ class TestExitCodes:
         self.check(get(listen(never_answer), "--timeout", "0.2"), 28, "timeout")
 
     def test_35_for_a_server_without_tls(self, get, listen):
-        self.check(get(f"https://{listen(greet_in_plain_text)}/"), 35, "TLS failure, WRONG_VERSION_NUMBER")
+        self.check(get(f"https://{listen(greet_in_plain_text)}/"), 35, SPEAKS_NO_TLS)
 
     def test_35_for_a_reset_while_tls_is_agreed_on(self, get, listen):
         ended = get(f"https://{listen(reset_at_once)}/", "--max-retries", "1")
@@ -234,7 +235,12 @@ class TestExitCodes:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         ended = get(f"https://{listen(never_answer, ssl=context)}/")
-        self.check(ended, 60, "the certificate is not trusted, self-signed certificate")
+        self.check(ended, 60, "the certificate is not trusted, self-signed certificate; to trust it, give the file of")
+        environment = {**os.environ, "SSL_CERT_FILE": str(certificate), "PYTHONPATH": str(Path(__file__).parents[2])}
+        address = listen(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), ssl=context)
+        command = [sys.executable, "-m", "retrykit", "get", f"https://{address.replace('127.0.0.1', 'localhost')}/"]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (0, b"hello")
 
     def test_61_for_a_body_that_is_not_packed_as_it_says(self, get, listen):
         answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"
@@ -287,7 +293,8 @@ class TestOutput:
     def test_where_it_is_closed_that_is_reported(self, get, server, monkeypatch):
         server.script("/hello", "hello")
         monkeypatch.setattr(sys, "stdout", None)
-        assert get(f"{server.url}/hello") == (23, b"", ["retrykit: (23) standard output is closed"])
+        closed = "retrykit: (23) standard output is closed; send it to a file (> FILE), or give -o DIR"
+        assert get(f"{server.url}/hello") == (23, b"", [closed])
 
     @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is full")
     def test_what_can_t_be_said_is_no_reason_to_fail(self, server):
@@ -334,6 +341,36 @@ class TestWhatIsNotSaid:
         assert (code, len(lines)) == (22, 1)
         assert lines[0].isprintable()
         assert "[31mRed" in lines[0]
+
+
+def test_where_an_attempt_went_is_said_once(get, server):
+    server.script("/gone", Disconnect())
+    code, _, lines = get(f"{server.url}/gone", "--max-retries", "2", "--base-delay", "0")
+    assert code == 52
+    assert lines[-1].count(f"GET {server.url}/gone") == 1
+    assert lines[-1].endswith(": ServerDisconnectedError, ServerDisconnectedError)")
+
+
+class TestAProxyInTheEnvironment:
+    """Other programs would use it."""
+
+    @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+    def test_where_nothing_can_be_reached_it_is_said_that_it_is_not_used(
+        self, get, unused_address, monkeypatch, variable
+    ):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        code, _, lines = get(unused_address, "--max-retries", "1")
+        assert code == 7
+        assert lines[-1].endswith(
+            f"; {variable.lower()} is set, and get uses no proxy: a program can, by fetch_bytes(url, proxy=...)"
+        )
+
+    def test_of_one_that_is_for_other_hosts_nothing_is_said(self, get, unused_address, monkeypatch):
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert "proxy" not in get(unused_address, "--max-retries", "1")[2][-1]
 
 
 class TestAFileInThePlaceOfAURL:

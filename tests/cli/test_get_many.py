@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("no_waits")
 
 SECRET = "s3cret"
 FULL = Path("/dev/full")
+INSTEAD = "send a file to it (< FILE), or give the URLs in the place of -"
 SUMMARY = re.compile(r"retrykit: (\d+ files?), (.+) in \d+\.\d s, (.+)")
 TAGGED = {"ETag": '"1"'}
 SOON = 20.0
@@ -428,7 +429,10 @@ class TestStandardInput:
     def test_nor_one_that_is_closed(self, get, monkeypatch):
         monkeypatch.setattr(sys, "stdin", None)
         ran = get("-")
-        assert (ran.code, ran.said) == (26, ["retrykit: (26) standard input could not be read, it is closed"])
+        assert (ran.code, ran.said) == (
+            26,
+            ["retrykit: (26) standard input could not be read, it is closed; " + INSTEAD],
+        )
 
 
 class TestFailures:
@@ -471,7 +475,7 @@ class TestFailures:
         assert ran.said == [
             (
                 f"retrykit: (23) GET {server.url}/a: the file could not be written, "
-                "this is a folder; write the name of a file in it as well"
+                f"this is a folder; write the name of a file in it as well: {tmp_path / 'files' / 'a'}"
             )
         ]
         assert (tmp_path / "files" / "b").read_text() == "b"
@@ -655,7 +659,10 @@ class TestJson:
     def test_where_standard_output_is_closed_nothing_is_sent(self, get, server, monkeypatch):
         monkeypatch.setattr(sys, "stdout", None)
         ran = get(f"{server.url}/a", "--jsonl")
-        assert (ran.code, ran.lines) == (23, ["retrykit: (23) standard output is closed"])
+        assert (ran.code, ran.lines) == (
+            23,
+            ["retrykit: (23) standard output is closed; send it to a file (> FILE), or leave --jsonl out"],
+        )
         assert server.requests() == []
 
 

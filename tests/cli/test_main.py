@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from retrykit.cli.arguments import COMMANDS
 from retrykit.cli.main import main
 
 
@@ -62,10 +63,18 @@ class TestHelp:
         codes = [int(line.split()[0]) for line in lines]
         assert codes == [0, 1, 2, 3, 6, 7, 8, 18, 22, 23, 26, 28, 35, 43, 47, 52, 56, 60, 61, 130, 143]
 
-    def test_no_line_of_the_help_is_wider_than_a_terminal(self, capsys, monkeypatch):
+    @pytest.mark.parametrize("command", ["get", "plan", "simulate"])
+    def test_it_ends_with_an_example_that_can_be_typed(self, capsys, command):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith(f"  python -m retrykit {command} ") for line in lines)
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_no_line_of_the_help_is_wider_than_a_terminal(self, capsys, monkeypatch, command):
         monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit):
-            main(["get", "--help"])
+            main([command, "--help"])
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
@@ -86,7 +95,20 @@ class TestWrongArguments:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["fetch"], "invalid choice: 'fetch'"),
+            (["fetch"], "there is no command 'fetch'; did you mean get?"),
+            (["gett"], "there is no command 'gett'; did you mean get?"),
+            (["sim"], "there is no command 'sim'; did you mean simulate?"),
+            (["help"], "there is no command 'help'; did you mean --help?"),
+            (["download"], "there is no command 'download'; the commands are demo, get, plan, simulate"),
+            (["http://user:secret@localhost/"], "a URL is no command; to fetch it, write `get` before it"),
+            (["--verison"], "there is no option --verison before the command; did you mean --version?"),
+            (["--quiet"], "there is no option --quiet before the command; see --help"),
+            (["--jsonl", "get", "localhost"], "options come after the command: get --jsonl"),
+            (["get", "-k", "localhost"], "there is no option -k; certificates are always verified; to trust another"),
+            (["get", "-x", "localhost:1", "localhost"], "there is no option -x; get uses no proxy"),
+            (["get", "-sSL", "localhost"], "there is no option -s; an error status is a failure, and nothing is"),
+            (["get", "-L", "localhost"], "there is no option -L; redirects are followed in any case"),
+            (["get", "-C", "-", "localhost"], "there is no option -C; a download goes on where it was in any case"),
             (["get"], "required: URL"),
             (["get", "-H"], "there is no option -H; get sends no headers of its own"),
             (["get", "--header=A: b", "localhost"], "there is no option --header; get sends no headers of its own"),
@@ -118,7 +140,7 @@ class TestWrongArguments:
                 ["get", "localhost", "--timeout", "0"],
                 "'0' leaves no time for an attempt; give a number of seconds above 0",
             ),
-            (["get", "localhost", "--concurrency", "0"], "'0' is no number of them; give a whole number of 1 or more"),
+            (["get", "localhost", "--concurrency", "0"], "'0' is no whole number of 1 or more; give one such as 10"),
             (["get", "localhost", "--overwrite"], "--overwrite is of no use where the body goes to standard output"),
             (["get", "localhost", "--concurrency", "5"], "--concurrency is of no use where the body goes to standard"),
         ],
@@ -126,9 +148,12 @@ class TestWrongArguments:
     )
     def test_they_are_refused_with_a_reason(self, capsys, arguments, message):
         error = refused(capsys, *arguments)
-        command = " ".join(["python -m retrykit", *arguments[:1]]) if arguments != ["fetch"] else "python -m retrykit"
+        command = " ".join(["python -m retrykit", *(name for name in arguments[:1] if name in COMMANDS)])
         assert error.startswith(f"usage: {command} ")
         assert message in error
+
+    def test_what_is_secret_in_a_url_is_not_told_again(self, capsys):
+        assert "secret" not in refused(capsys, "http://user:secret@localhost/?key=secret")
 
     def test_where_there_are_none_the_commands_are_shown(self, capsys):
         error = refused(capsys)
@@ -160,6 +185,24 @@ class TestWithoutRich:
         server.script("/hello", "hello")
         done = self.run("get", f"{server.url}/hello")
         assert (done.returncode, done.stdout, done.stderr) == (0, b"hello", b"")
+
+
+class TestOldPackages:
+    def test_of_aiohttp_the_version_is_named_that_is_needed(self, tmp_path):
+        (tmp_path / "aiohttp.py").write_text("__version__ = '3.11.18'\n")
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
+        done = subprocess.run(
+            [sys.executable, "-m", "retrykit", "get", "localhost"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.stderr.splitlines()[-1] == (
+            "ImportError: retrykit needs aiohttp 3.12 or newer, and this is 3.11.18; install it: pip install"
+            " 'aiohttp>=3.12'"
+        )
 
 
 class TestModule:

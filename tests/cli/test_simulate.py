@@ -178,7 +178,7 @@ class TestPicture:
         ("--clients 5 --processes 6", "--processes 6 are more than --clients 5"),
         ("--rate 0", "'0' is no number per second; give one above 0, such as 600"),
         ("--rate many", "'many' is no number per second"),
-        ("--clients 0", "'0' is no number of them; give a whole number of 1 or more"),
+        ("--clients 0", "'0' is no whole number of 1 or more; give one such as 10"),
         ("--queue -1", "--queue"),
         ("--queue 1.5", "'1.5' is no whole number"),
         ("--failure-rate 2", "'2' is no share of 1; give a number from 0 to 1"),

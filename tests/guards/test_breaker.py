@@ -92,7 +92,9 @@ def test_an_open_circuit_says_how_long_it_stays_so(clock):
         breaker.enter(ORIGIN)
     error = caught.value
     assert (error.origin, error.retry_after, error.reason) == (ORIGIN, 3.5, "circuit_open")
-    assert str(error) == f"the circuit of {ORIGIN} is open for 3.5 s more, and nothing was sent"
+    assert str(error) == (
+        f"the circuit of {ORIGIN} is open for 3.5 s more, since too many attempts have failed, and nothing was sent"
+    )
     attempt(breaker, origin=OTHER, failed=False)  # that of another origin is its own
     assert breaker.open_for(OTHER) == 0
 

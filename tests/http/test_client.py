@@ -631,3 +631,11 @@ class TestAddresses:
         client = AsyncHTTPClient("https://me:hidden@example.com/v1")
         assert repr(client) == "<AsyncHTTPClient https://example.com/v1: 3 attempts, waits 1 s + 2 s, timeout 30 s>"
         assert client.base_url == URL("https://me:hidden@example.com/v1")
+
+
+async def test_a_request_that_was_not_sent_says_how_it_is(scripted_server):
+    async with AsyncHTTPClient(scripted_server.url) as client:
+        request = client.request("GET", "/x?token=s3cret")
+        assert repr(request) == "<a request, to be sent by `await` or `async with`>"
+        request.close()
+    assert scripted_server.requests() == []

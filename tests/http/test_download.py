@@ -517,6 +517,9 @@ async def test_a_target_that_is_no_regular_file_is_left_alone(faults: FaultServe
 
 
 async def test_a_missing_folder_is_named(faults: FaultServer, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"this is no folder; give another path: .*file'"):
+        await download("http://localhost/", tmp_path / "file" / "file.bin")
     with pytest.raises(FileNotFoundError, match=r"the folder is missing; make it before: .*nowhere'"):
         await download(faults.url, tmp_path / "nowhere" / "file.bin")
     with pytest.raises(ValueError, match="path='' names no file"):

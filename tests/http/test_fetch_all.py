@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -1074,3 +1075,23 @@ def test_each_item_comes_out_once(
     expected = [(n, None, (n,)) if fails else (n, n * 2, None) for n, (_, fails) in enumerate(ends)]
     assert (came if ordered else sorted(came, key=lambda one: one[0])) == expected
     assert most <= concurrency
+
+
+async def test_what_is_shown_of_a_result_has_nothing_of_its_request_but_the_item(scripted_server):
+    scripted_server.script("/a", {"id": 1})
+    scripted_server.script("/b", "no JSON")
+    headers = {"Authorization": "Bearer s3cret"}
+    async with aiohttp.ClientSession(scripted_server.url, headers=headers) as session:
+        fetch = functools.partial(fetch_json, session=session)
+        results = [fetched async for fetched in fetch_all(["/a", "/b"], fetch, ordered=True)]
+    a, b = (re.sub(r"elapsed=\d+\.\d{3}\)", "elapsed=...)", repr(fetched)) for fetched in results)
+    assert a == "Fetched(item='/a', value={'id': 1}, error=None, attempts=1, elapsed=...)"
+    assert b == "Fetched(item='/b', value=None, error=ContentTypeError(...), attempts=1, elapsed=...)"
+
+
+async def test_it_shows_how_far_it_has_come(scripted_server):
+    scripted_server.script("/a", {"id": 1})
+    async with fetch_all([f"{scripted_server.url}/a"]) as results:
+        assert repr(results) == "<FetchAll: 0 calls begun, 0 results given>"
+        await anext(results)
+        assert repr(results) == "<FetchAll: 1 calls begun, 1 results given>"

@@ -533,6 +533,7 @@ async def _enter_at_once(opening: Any) -> None:
 async def test_what_is_not_opened_says_how_it_is_opened(faults: FaultServer, use: Callable[[Any], Awaitable[None]]):
     async with AsyncHTTPClient(faults.url) as client:
         for opening in (stream(faults.url), client.stream("/")):
+            assert repr(opening) == "<a stream, to be opened by `async with`>"
             with pytest.raises(TypeError, match=r"a stream was not opened; write `async with stream\(url\) as body:`"):
                 await use(opening)
             with pytest.raises(AttributeError, match=r"not opened has no read; .* and inside of it `body.read`"):

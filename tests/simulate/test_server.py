@@ -81,5 +81,7 @@ class TestClock:
         assert clock.key() != clock.key()
 
     def test_nobody_sleeps_on_it(self):
-        with pytest.raises(RuntimeError, match=r"something would sleep for 2 s inside of a simulation"):
+        with pytest.raises(
+            RuntimeError, match=r"something would sleep for 2 s inside of a simulation, where nobody waits; leave"
+        ):
             VirtualClock(numbers(1, "waits")).sleep(2)

@@ -419,3 +419,13 @@ async def test_scripts_that_make_no_sense_are_refused(scripted_server, script, e
 def test_steps_that_make_no_sense_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+async def test_it_shows_where_it_listens():
+    server = ScriptedServer()
+    assert repr(server) == "<ScriptedServer that is not running>"
+    async with server:
+        assert repr(server) == f"<ScriptedServer {server.url}>"
+    assert repr(server) == "<ScriptedServer that is not running>"
+    with pytest.raises(RuntimeError, match="the server is not running; write `async with"):
+        _ = server.url

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -120,3 +122,13 @@ def test_the_fixtures(pytester):
     )
     options = ("-W", "error", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
     pytester.runpytest_subprocess(*options).assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("missing", ["pytest", "pytest_asyncio"])
+def test_the_plugin_says_what_it_needs(missing):
+    code = f"import sys; sys.modules[{missing!r}] = None; import retrykit.testing.plugin"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: retrykit.testing.plugin needs pytest and pytest-asyncio; install them: pip install pytest"
+        " pytest-asyncio"
+    )

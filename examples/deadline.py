@@ -38,7 +38,7 @@ def seconds_for(request: web.Request) -> float:
         seconds = float(request.headers[HEADER])
     except (KeyError, ValueError):
         return LONGEST
-    return seconds if 0 <= seconds <= LONGEST else LONGEST
+    return max(seconds, 0.0) if seconds <= LONGEST else LONGEST
 
 
 async def send_deadline(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:

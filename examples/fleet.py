@@ -1,6 +1,6 @@
 """A fleet: its processes share a retry budget and the pauses of servers.
 
-It needs redis: `pip install 'retrykit[redis]'`. Here two clients stand for two processes. The
+It needs redis-py: `pip install redis`. Here two clients stand for two processes. The
 example starts a redis-server of its own, and is skipped (exit code 77) where there is none.
 """
 

@@ -1,4 +1,4 @@
-"""Many calls with a progress bar. It needs rich: `pip install 'retrykit[cli]'`."""
+"""Many calls with a progress bar. It needs rich: `pip install rich`."""
 
 import asyncio
 

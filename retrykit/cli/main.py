@@ -72,7 +72,7 @@ def _give_up_errors() -> None:
 
 
 def _demo(_: Namespace) -> int:
-    if not _is_there("rich", "the demo prints with rich", "cli"):
+    if not _is_there("rich", "the demo prints with rich"):
         return CANT_RUN
     from retrykit.cli import demo  # noqa: PLC0415 - it needs rich, and `get` has to work without
 
@@ -161,17 +161,17 @@ def _given(arguments: Namespace) -> RetryOptions:
     return chosen
 
 
-def _is_there(module: str, what: str, extra: str) -> bool:
-    """Is a module of an extra installed? If not, say how to get it."""
+def _is_there(module: str, what: str) -> bool:
+    """Is a package of an extra installed? If not, say how to get it."""
     if util.find_spec(module) is None:
-        endings.say(f"retrykit: {what}; install it: pip install 'retrykit[{extra}]'")
+        endings.say(f"retrykit: {what}; install it: pip install {module}")
         return False
     return True
 
 
 def _can_show(arguments: Namespace) -> bool:
-    return _is_there("rich", "the table is printed with rich", "cli") and (
-        arguments.plot is None or _is_there("matplotlib", "the picture is drawn with matplotlib", "plot")
+    return _is_there("rich", "the table is printed with rich") and (
+        arguments.plot is None or _is_there("matplotlib", "the picture is drawn with matplotlib")
     )
 
 

@@ -84,8 +84,8 @@ def time_left() -> float | None:
     services.
 
     Returns:
-        Seconds, 0 where the time is over; `None` where nothing bounds it. The first attempt of a client's call is
-        bounded, but it is not known here: a `deadline_scope` is.
+        Seconds, 0 where the time is over; `None` where nothing bounds it. The first attempt of a call of a client that
+        has made its own session is bounded by aiohttp, and is not known here: a `deadline_scope` is.
     """
     return _until("end")
 
@@ -112,7 +112,8 @@ class deadline_scope:  # noqa: N801 - as contextlib has it.
 
         with deadline_scope(2.5) as deadline:
             user = await client.get("/users/123")
-            orders = await client.get(f"/orders?user={user['id']}", headers={"X-Timeout": str(deadline.left())})
+            headers = {"X-Timeout": str(deadline.left())}
+            orders = await client.get(f"/orders?user={user['id']}", headers=headers)
 
     A call inside has the smaller of its own `timeout` and what is left here: no wait runs past it, and where it has
     passed, a call raises `TimeoutError` at once and sends nothing. Of nested scopes, the one that ends first counts.

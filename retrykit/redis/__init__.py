@@ -1,13 +1,13 @@
 """What a fleet of processes shares through Redis, or Valkey: one retry budget, and the pauses of origins.
 
-It needs redis-py: `pip install 'retrykit[redis]'`.
+It needs redis-py, which is called `redis`.
 """
 
 try:
     import redis.asyncio as _  # noqa: F401
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "retrykit.redis needs redis-py; install it: pip install 'retrykit[redis]'", name=error.name
+        "retrykit.redis needs redis-py; install it: pip install redis", name=error.name
     ) from error
 
 from retrykit.redis.budget import FleetBudget

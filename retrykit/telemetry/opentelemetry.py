@@ -1,4 +1,4 @@
-"""OpenTelemetryListener: retries on the current span, and metrics. It needs `pip install 'retrykit[otel]'`.
+"""OpenTelemetryListener: retries on the current span, and metrics. It needs `opentelemetry-api`.
 
 Names are those of the semantic conventions for HTTP, where these have one (opentelemetry.io/docs/specs/semconv/http).
 """
@@ -12,7 +12,7 @@ try:
     from opentelemetry.trace import get_current_span
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "retrykit.telemetry.opentelemetry needs opentelemetry-api; install it: pip install 'retrykit[otel]'",
+        "retrykit.telemetry.opentelemetry needs opentelemetry-api; install it: pip install opentelemetry-api",
         name=error.name,
     ) from error
 

@@ -1,6 +1,6 @@
 """PrometheusListener: counters, a histogram and gauges of what retries do.
 
-It needs `pip install 'retrykit[prometheus]'`.
+It needs `prometheus-client`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ try:
     from prometheus_client.registry import Collector
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "retrykit.telemetry.prometheus needs prometheus-client; install it: pip install 'retrykit[prometheus]'",
+        "retrykit.telemetry.prometheus needs prometheus-client; install it: pip install prometheus-client",
         name=error.name,
     ) from error
 

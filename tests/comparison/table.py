@@ -281,7 +281,7 @@ FEATURES: dict[str, dict[str, FeatureRow]] = {
         "existing": feature(
             "code that sends by a session stays as it is",
             Run("yes", features.existing),
-            Absent(("middleware",)),
+            Read("where its client is handed in", CLIENT, "def get("),
             Absent(("middleware",)),
             Absent(("middleware",)),
             Absent(("middleware",)),
@@ -336,7 +336,7 @@ FEATURES: dict[str, dict[str, FeatureRow]] = {
 }
 """By table."""
 
-MEASURED = ("success", "statuses", "exceptions", "wire", "wire-503")
+MEASURED = ("success", "statuses", "exceptions", "giving-up", "wire", "wire-503")
 """The figures of the benchmark that the last table has."""
 BENCHED = ("retry_http", "aiohttp_retry", "tenacity", "stamina", "backoff")
 
